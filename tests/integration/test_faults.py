@@ -1,0 +1,126 @@
+"""Killing and cutting off: every acknowledged event is read exactly once, in the order of the acknowledgements."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from harness.client import transaction
+from harness.consumer import read_all
+from harness.load import Load
+from harness.process import wait_for
+from harness.verify import check_exactly_once, check_sequences
+
+
+def drained(it, client, timeout=120):
+    def pending():
+        return sum(route.pending for route in client(it).status().routes)
+
+    wait_for(lambda: pending() == 0, "the backlog to drain", timeout)
+
+
+def topics(it):
+    return [it.transactions, it.informative]
+
+
+def test_kill_9_under_load(kafka3, server, client, scale, tmp_path):
+    it = server(kafka3)
+    kills = scale(8, 100)
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    shapes = ("transaction", "group", "informative")
+    with Load(it.target, tmp_path, lanes=64, shapes=shapes) as load:
+        for _ in range(kills):
+            time.sleep(chance.uniform(0.05, 2.0))
+            it.kill9()
+            it.start()
+        acks = load.stop()
+    drained(it, client)
+    count = check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
+    check_sequences(acks)
+    assert count >= kills * 20
+    print(f"{kills} kills, {len(acks)} acknowledged, {count} read, none lost or doubled")
+
+
+def test_groups_split_over_three_topics_stay_whole_under_kill_9(kafka3, server, client, scale, tmp_path):
+    names = ("create_user", "create_org", "add_user_to_org")
+    split = [kafka3.create_topic(f"split-{tmp_path.name}-{name}".replace("_", "-")) for name in names]
+    catalogue = tmp_path / "catalogue.tsv"
+    catalogue.write_text("".join(f"{name}\ttransaction\tsplit\t{topic}\t-\t-\n" for name, topic in zip(names, split)))
+    route = {"name": "split", "topic": split[0], "layout": "split"}
+    it = server(kafka3, {"catalogue": str(catalogue), "routes": [route, {"name": "other", "topic": split[1]}]})
+    with Load(it.target, tmp_path, lanes=32, shapes=("group",)) as load:
+        for _ in range(scale(4, 30)):
+            time.sleep(random.uniform(0.3, 1.5))
+            it.restart()
+        acks = load.stop()
+    drained(it, client)
+    records = read_all(kafka3.bootstrap, split)
+    check_exactly_once(acks, [record for record in records if record.topic == split[0]])
+    by_group = {}
+    for record in records:
+        by_group.setdefault(record.headers["ce_groupid"], []).append(int(record.headers["ce_groupindex"]))
+    assert all(sorted(indexes) == [0, 1, 2] for indexes in by_group.values())
+    assert len(by_group) == len(acks)
+
+
+def test_every_broker_away(kafka3, server, client, scale, tmp_path):
+    it = server(kafka3)
+    with Load(it.target, tmp_path, lanes=32, shapes=("transaction", "informative"), rate=500) as load:
+        wait_for(lambda: load.count() > 200, "some load")
+        kafka3.kill_all()
+        away = time.monotonic() + scale(15, 180)
+        before = load.count()
+        time.sleep(5)
+        assert load.count() - before > 500, "acknowledgements stopped with Kafka"
+        it.restart()  # starts while Kafka is down
+        while time.monotonic() < away:
+            time.sleep(0.5)
+        assert load.count() - before > 1000
+        kafka3.start_all()
+        acks = load.stop()
+    drained(it, client, timeout=180)
+    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
+    check_sequences(acks)
+
+
+def test_brokers_killed_in_turn(kafka3, server, client, scale, tmp_path):
+    it = server(kafka3)
+    with Load(it.target, tmp_path, lanes=32, rate=1000) as load:
+        for turn in range(scale(2, 9)):
+            node = 1 + turn % 3
+            time.sleep(1)
+            kafka3.kill(node)
+            time.sleep(3)
+            kafka3.start_node(node)
+            kafka3.wait_ready()
+        acks = load.stop()
+    drained(it, client, timeout=180)
+    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
+
+
+def test_too_few_replicas_block_one_route_only(kafka3, server, client):
+    it = server(kafka3, start=False)
+    kafka3.create_topic(it.transactions, partitions=1, replication=1, config={"min.insync.replicas": 2})
+    it.start()
+    client(it).publish(transaction("create_user", id="waits"))
+    wait_for(lambda: it.metrics()['ingest_route_blocked{route="transactions"}'] == 1, "the route to be blocked", 90)
+    assert client(it).route("transactions").dead == 0
+    kafka3.alter_topic(it.transactions, {"min.insync.replicas": 1})
+    drained(it, client)
+    assert len(read_all(kafka3.bootstrap, it.transactions)) == 1
+
+
+def test_a_paused_server_comes_back_without_doubling(kafka3, server, client, tmp_path):
+    it = server(kafka3)
+    with Load(it.target, tmp_path, lanes=16, rate=500) as load:
+        for _ in range(2):
+            wait_for(lambda: load.count() > 100, "some load")
+            it.pause()
+            time.sleep(4)
+            it.resume()
+            time.sleep(1)
+        acks = load.stop()
+    drained(it, client)
+    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
