@@ -41,6 +41,9 @@ typedef struct rpc_method {
      * a stream (RPC_SERVER_STREAM, RPC_BIDI). The handler still has to end the call. Comes at most
      * once, never after the handler has ended the call. May be NULL. */
     void (*on_cancel)(rpc_call *call);
+    /* Streams: all that was sent is on the wire (rpc_send_queue is 0), the call is still open. For
+     * handlers that send unasked and skip states meanwhile. May be NULL. */
+    void (*on_sent)(rpc_call *call);
     void *service; /* for the handlers: rpc_service(call) */
 } rpc_method;
 
