@@ -15,6 +15,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "server/arena.h"
 #include "storage/bytes.h"
 #include "storage/status.h"
 
@@ -88,11 +89,10 @@ void *rpc_service(const rpc_call *call);
 void rpc_set_state(rpc_call *call, void *state);
 void *rpc_state(const rpc_call *call);
 
-/* Memory that lives as long as the call; 16-byte aligned; never NULL (ends the process when there
- * is none). For the rpc thread and, before the call ends, its one owner: not thread-safe. */
+/* Memory that lives as long as the call; for the rpc thread and, before the call ends, its one
+ * owner: not thread-safe. rpc_alloc is arena_alloc on it. */
+arena *rpc_arena(rpc_call *call);
 void *rpc_alloc(rpc_call *call, size_t size);
-/* The same for protobuf-c; its free does nothing. */
-ProtobufCAllocator *rpc_allocator(rpc_call *call);
 
 /* Value of request metadata, empty when absent. Valid while the call lives. */
 bytes rpc_metadata(const rpc_call *call, const char *name);

@@ -37,9 +37,7 @@
 #include "server/status_details.h"
 
 enum {
-    ARENA_BYTES = 3072,        /* of each call, in the same allocation */
-    ARENA_BLOCK_BYTES = 16384, /* further blocks, at least */
-    ARENA_ALIGN = 16,
+    ARENA_BYTES = 3072, /* of each call, in the same allocation */
 };
 
 typedef enum write_state { W_IDLE, W_SENDING, W_LAST, W_ENDING, W_ENDED, W_STATES } write_state;
@@ -53,18 +51,11 @@ typedef enum write_event {
 } write_event;
 typedef enum read_state { R_IDLE, R_READING, R_CLOSED } read_state;
 
-typedef struct arena_block {
-    struct arena_block *next;
-    void *padding; /* keeps what follows aligned */
-} arena_block;
-static_assert(sizeof(arena_block) % ARENA_ALIGN == 0, "blocks start aligned");
-
 struct rpc_call {
     /* Set when the call is made, kept when it is used again. */
     rpc_queue *queue;
     rpc_tag on_new, on_close, on_read, on_sent, on_status_sent, on_drain;
     pthread_mutex_t mutex;
-    ProtobufCAllocator allocator;
     rpc_call *next; /* free list; or, for a live stream, queue->streams */
 
     /* The core's, filled at arrival. */
@@ -102,11 +93,8 @@ struct rpc_call {
     grpc_metadata trailer;
     size_t trailer_count; /* 0 or 1 */
 
-    /* The arena: the tail of this struct, then blocks. */
-    arena_block *blocks; /* owned */
-    uint8_t *arena_next;
-    size_t arena_left;
-    _Alignas(ARENA_ALIGN) uint8_t arena[ARENA_BYTES];
+    arena memory; /* begins in first_block */
+    _Alignas(16) uint8_t first_block[ARENA_BYTES];
 };
 
 /* ---- states -------------------------------------------------------------------------------- */
@@ -130,7 +118,9 @@ static write_state write_step(rpc_call *call, write_event event) {
 }
 
 /* Whether the handler still has the call; the mutex is held. */
-static bool is_open(const rpc_call *call) { return call->writing < W_LAST; }
+static bool is_open(const rpc_call *call) {
+    return call->writing < W_LAST;
+}
 
 static bool is_stream(const rpc_call *call) {
     return call->method && call->method->kind != RPC_UNARY;
@@ -222,17 +212,10 @@ static void on_sent(void *of, bool ok);
 static void on_status_sent(void *of, bool ok);
 static void on_drain(void *of, bool ok);
 
-static void *arena_alloc(void *of, size_t size) { return rpc_alloc(of, size); }
-
-static void arena_free(void *of, void *memory) {
-    (void)of;
-    (void)memory;
-}
-
 static rpc_call *call_new(rpc_queue *queue) {
     rpc_call *call = malloc(sizeof *call);
     if (!call) rpc_die("out of memory");
-    memset(call, 0, offsetof(rpc_call, arena));
+    memset(call, 0, offsetof(rpc_call, first_block));
     call->queue = queue;
     call->on_new = (rpc_tag){.run = on_new, .of = call};
     call->on_close = (rpc_tag){.run = on_close, .of = call};
@@ -241,8 +224,6 @@ static rpc_call *call_new(rpc_queue *queue) {
     call->on_status_sent = (rpc_tag){.run = on_status_sent, .of = call};
     call->on_drain = (rpc_tag){.run = on_drain, .of = call};
     pthread_mutex_init(&call->mutex, NULL);
-    call->allocator =
-        (ProtobufCAllocator){.alloc = arena_alloc, .free = arena_free, .allocator_data = call};
     call->out.type = GRPC_BB_RAW;
     grpc_slice_buffer_init(&call->out.data.raw.slice_buffer);
     grpc_slice_buffer_init(&call->outbox);
@@ -309,12 +290,7 @@ static void call_release(rpc_call *call) {
         grpc_slice_unref(call->inbox[call->inbox_head]);
         call->inbox_head = (call->inbox_head + 1) % call->inbox_size;
     }
-    for (arena_block *block = call->blocks; block;) {
-        arena_block *next = block->next;
-        free(block);
-        block = next;
-    }
-    call->blocks = NULL;
+    arena_free(&call->memory);
     if (call->payload) grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
     if (!call->method) grpc_call_details_destroy(&call->details);
@@ -434,8 +410,7 @@ static void call_begin(rpc_call *call) {
     call->headers_sent = call->has_message = false;
     call->code = 0;
     call->trailer_count = 0;
-    call->arena_next = call->arena;
-    call->arena_left = sizeof call->arena;
+    arena_init(&call->memory, call->first_block, sizeof call->first_block);
     call->inbox = &call->first;
     call->inbox_size = 1;
     call->inbox_head = call->inbox_count = 0;
@@ -573,29 +548,20 @@ static void on_status_sent(void *of, bool ok) {
 
 /* ---- for handlers ---------------------------------------------------------------------------- */
 
-void *rpc_service(const rpc_call *call) { return call->method->service; }
-void rpc_set_state(rpc_call *call, void *state) { call->state = state; }
-void *rpc_state(const rpc_call *call) { return call->state; }
-ProtobufCAllocator *rpc_allocator(rpc_call *call) { return &call->allocator; }
-
-static void arena_grow(rpc_call *call, size_t size) {
-    size_t room = size > ARENA_BLOCK_BYTES ? size : ARENA_BLOCK_BYTES;
-    arena_block *block = malloc(sizeof *block + room);
-    if (!block) rpc_die("out of memory");
-    block->next = call->blocks;
-    call->blocks = block;
-    call->arena_next = (uint8_t *)(block + 1);
-    call->arena_left = room;
+void *rpc_service(const rpc_call *call) {
+    return call->method->service;
 }
-
+void rpc_set_state(rpc_call *call, void *state) {
+    call->state = state;
+}
+void *rpc_state(const rpc_call *call) {
+    return call->state;
+}
+arena *rpc_arena(rpc_call *call) {
+    return &call->memory;
+}
 void *rpc_alloc(rpc_call *call, size_t size) {
-    if (size > SIZE_MAX / 2) rpc_die("out of memory");
-    size = (size + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
-    if (size > call->arena_left) arena_grow(call, size);
-    void *memory = call->arena_next;
-    call->arena_next += size;
-    call->arena_left -= size;
-    return memory;
+    return arena_alloc(&call->memory, size);
 }
 
 bytes rpc_metadata(const rpc_call *call, const char *name) {

@@ -272,7 +272,9 @@ abandon:
     return result;
 }
 
-int rpc_server_port(const rpc_server *server) { return server->port; }
+int rpc_server_port(const rpc_server *server) {
+    return server->port;
+}
 
 /* ---- drain --------------------------------------------------------------------------------- */
 

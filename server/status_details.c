@@ -105,8 +105,9 @@ Google__Rpc__Status *status_details_make(const failure *why, uint32_t retry_ms,
 }
 
 void rpc_fail_with(rpc_call *call, const failure *why, uint32_t retry_ms) {
-    const Google__Rpc__Status *status = status_details_make(why, retry_ms, rpc_allocator(call));
-    size_t size = google__rpc__status__get_packed_size(status); /* rpc_allocator never gives none */
+    const Google__Rpc__Status *status =
+        status_details_make(why, retry_ms, &rpc_arena(call)->allocator);
+    size_t size = google__rpc__status__get_packed_size(status); /* an arena never gives none */
     uint8_t *packed = rpc_alloc(call, size);
     size = google__rpc__status__pack(status, packed);
     rpc_fail(call, status->code, status->message, bytes_of(packed, size));

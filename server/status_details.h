@@ -12,7 +12,7 @@
 /*
  * Code, "field: reason", and as details: ErrorInfo (the outcome's name, domain "ingest.v1"),
  * BadRequest when `why` names a field and waiting does not help, RetryInfo when `retry_ms` is not
- * 0. From `allocator` (rpc_allocator; NULL: malloc); google__rpc__status__free_unpacked frees it.
+ * 0. From `allocator` (NULL: malloc); google__rpc__status__free_unpacked frees it.
  * NULL only when the allocator gives none.
  */
 Google__Rpc__Status *status_details_make(const failure *why, uint32_t retry_ms,
