@@ -111,10 +111,17 @@ static outcome make_services(ingestd *it, failure *why) {
     admin_methods(it, it->methods + it->method_count);
     it->method_count += ADMIN_METHOD_COUNT;
     it->method_count += health_methods(it->health, it->methods + it->method_count);
-    static const char *const SERVICES[] = {INGEST_SERVICE, "ingest.v1.AdminService",
-                                           "grpc.health.v1.Health"};
-    it->reflection = reflection_new(SERVICES, sizeof SERVICES / sizeof *SERVICES);
-    if (!it->reflection) return fail(why, ST_NO_MEMORY, "", "out of memory");
+    static const char *const SERVICES[] = {
+        INGEST_SERVICE,
+        "ingest.v1.AdminService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    };
+    const outcome result =
+        reflection_new(bytes_of(ingest_descriptor_set, ingest_descriptor_set_size), SERVICES,
+                       sizeof SERVICES / sizeof *SERVICES, &it->reflection, why);
+    if (result != ST_OK) return result;
     it->method_count += reflection_methods(it->reflection, it->methods + it->method_count);
     return intake_check_routes(&ingest->rules, why);
 }

@@ -1,0 +1,1 @@
+"""Benchmarks: each figure as a ratio to its floor in the same run."""
