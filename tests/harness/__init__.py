@@ -1,0 +1,1 @@
+"""What the integration and fault tests are built from: real Kafka, the server, clients, load and tools."""
