@@ -1,8 +1,14 @@
 /*
  * config: everything that can be set, from a YAML file, the environment (INGEST_ and the path in
- * capitals, dots as '_') and flags, in rising order of precedence. One table in config.c holds
- * every key with its type, default, bounds, unit and meaning; an unknown key or a value out of
- * bounds stops the start. Immutable after loading: any thread.
+ * capitals, dots as '_') and flags, in rising order of precedence. One table in config_table.c
+ * holds every key with its type, default, bounds, unit and meaning (ingestd --help prints it); an
+ * unknown key or a value out of bounds stops the start. Immutable after loading: any thread.
+ *
+ * Sizes are written 65536, 64KiB, 1MiB, 20GiB; durations 500ms, 20s, 5m, 24h.
+ *
+ *   config.c         flags; applies the settings in order; prints
+ *   config_source.c  settings from the environment       config_yaml.c  from the file
+ *   config_table.c   the keys, and values of each type   config_rules.c what goes together
  */
 #ifndef INGEST_SERVER_CONFIG_H
 #define INGEST_SERVER_CONFIG_H
@@ -18,11 +24,11 @@ typedef enum route_delivery { DELIVERY_EXACTLY_ONCE, DELIVERY_AT_LEAST_ONCE } ro
 /* routes: a list; each item has these keys. Default: transactions and informative. */
 typedef struct route_config {
     char name[64];
-    char topic[250];
-    route_layout layout;             /* whole | split */
-    route_format format;             /* protobuf | json */
-    route_delivery delivery;         /* exactly_once | at_least_once (not with split) */
-    uint64_t linger_ms;              /* how long an open transaction waits for more events */
+    char topic[250];         /* default: "ingest." and the name */
+    route_layout layout;     /* whole | split */
+    route_format format;     /* protobuf | json */
+    route_delivery delivery; /* exactly_once | at_least_once (not with split) */
+    uint64_t linger_ms;      /* key linger: how long an open transaction waits for more events */
     uint64_t transaction_max_events; /* a transaction closes at this many */
     uint64_t transaction_max_bytes;
     uint64_t max_record_bytes; /* a record with key and headers must fit; the topic's limit */
@@ -59,14 +65,14 @@ typedef struct config {
         uint64_t memory_bytes;           /* the C core's resource quota; 512 MiB */
     } limits;
     struct {
-        uint64_t backlog_budget_bytes;
-        uint64_t dead_budget_bytes;
-        uint64_t reserve_free_bytes;
-        uint64_t ids_window_ms; /* key storage.ids_window, in seconds */
-        uint64_t queue_max_requests;
-        uint64_t queue_max_bytes;
-        uint64_t memtable_bytes;
-    } storage;
+        uint64_t backlog_budget_bytes; /* key storage.backlog_budget; 20 GiB */
+        uint64_t dead_budget_bytes;    /* key storage.dead_budget; 1 GiB */
+        uint64_t reserve_free_bytes;   /* key storage.reserve_free; 1 GiB */
+        uint64_t ids_window_ms;        /* key storage.ids_window; 24 h */
+        uint64_t queue_max_requests;   /* 65,536 */
+        uint64_t queue_max_bytes;      /* 256 MiB */
+        uint64_t memtable_bytes;       /* key storage.memtable; 32 MiB */
+    } storage;                         /* see store_options */
     struct {
         char brokers[2048];
         char positions_topic[250];   /* ingest.positions */
@@ -76,7 +82,7 @@ typedef struct config {
         property *properties;        /* kafka.properties: passed to librdkafka */
         size_t property_count;
     } kafka;
-    uint64_t shutdown_grace_ms; /* shutdown.grace, in seconds: drain and flush within it; 20 s */
+    uint64_t shutdown_grace_ms; /* key shutdown.grace: drain and flush within it; 20 s */
     route_config routes[STORE_ROUTES_MAX];
     size_t route_count;
     bool trial;                    /* --trial: mock Kafka inside, JSON, throwaway data */
@@ -89,7 +95,8 @@ typedef enum config_action {
     CONFIG_EXIT   /* --version, --help: printed already */
 } config_action;
 
-/* Reads flags, file and environment. `environment` is as environ. */
+/* Reads flags, file and environment. `environment` is as environ. On failure `why` names the key,
+ * flag or variable, and `out` needs no config_free. */
 MUST_CHECK outcome config_load(config *out, int argc, char **argv, char **environment,
                                config_action *action, failure *why);
 /* Prints the configuration in force as YAML; secrets of kafka.properties as "(set)". */

@@ -2,7 +2,8 @@
  * catalogue: the operations that the service knows, with their effects and their way into Kafka.
  * Read once from text, then immutable: any thread.
  *
- * Format, one entry a line, fields separated by one tab, '#' begins a comment line:
+ * Format, one entry a line, fields separated by one tab, '#' begins a comment line, empty lines
+ * count for nothing; at most 1 MiB:
  *   name  kind  route  topic  indexes  tables
  *   kind: transaction | informative       route: a name from the configuration
  *   topic: for split routes, where this operation's record goes; "-": the route's topic
@@ -28,7 +29,8 @@ typedef struct catalogue_entry {
     size_t table_count;
 } catalogue_entry;
 
-/* ST_INVALID names the line (field "catalogue:LINE") and what is wrong. */
+/* Copies what it needs of `text`. ST_INVALID names the line (field "catalogue:LINE") and what is
+ * wrong. Whether the routes exist is for the caller to check. */
 MUST_CHECK outcome catalogue_parse(bytes text, catalogue **out, failure *why);
 void catalogue_free(catalogue *all);
 
