@@ -10,11 +10,9 @@
 #include <unistd.h>
 
 #include "server/admin_service.h"
+#include "server/default_catalogue.h"
 #include "server/exposition.h"
 #include "storage/clock.h"
-
-extern const unsigned char ingest_default_catalogue[];
-extern const size_t ingest_default_catalogue_size;
 
 static const char INGEST_SERVICE[] = "ingest.v1.IngestService";
 static const char PUBLISHER_HEALTH[] = "ingest.publisher";

@@ -4,6 +4,7 @@
  */
 #include "storage/catalogue.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,6 +252,24 @@ outcome catalogue_parse(bytes text, catalogue **out, failure *why) {
         *out = all;
     else
         catalogue_free(all);
+    return result;
+}
+
+outcome catalogue_load(const char *path, catalogue **out, failure *why) {
+    *out = NULL;
+    FILE *file = fopen(path, "re");
+    if (!file) return fail(why, ST_IO, "catalogue", "%s: %s", path, strerror(errno));
+    char *text = malloc(TEXT_MAX_BYTES + 1);
+    const size_t len = text ? fread(text, 1, TEXT_MAX_BYTES + 1, file) : 0;
+    outcome result = ST_OK;
+    if (!text)
+        result = fail(why, ST_NO_MEMORY, "catalogue", "out of memory");
+    else if (ferror(file))
+        result = fail(why, ST_IO, "catalogue", "%s: %s", path, strerror(errno));
+    else
+        result = catalogue_parse(bytes_of(text, len), out, why);
+    free(text);
+    (void)fclose(file);
     return result;
 }
 

@@ -32,6 +32,8 @@ typedef struct catalogue_entry {
 /* Copies what it needs of `text`. ST_INVALID names the line (field "catalogue:LINE") and what is
  * wrong. Whether the routes exist is for the caller to check. */
 MUST_CHECK outcome catalogue_parse(bytes text, catalogue **out, failure *why);
+/* The same from a file; ST_IO when it cannot be read. */
+MUST_CHECK outcome catalogue_load(const char *path, catalogue **out, failure *why);
 void catalogue_free(catalogue *all);
 
 /* NULL when there is none. Constant time. */

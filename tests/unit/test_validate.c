@@ -4,10 +4,8 @@
 #include <math.h>
 
 #include "sample_events.h"
+#include "server/default_catalogue.h"
 #include "server/validate.h"
-
-extern const unsigned char ingest_default_catalogue[];
-extern const size_t ingest_default_catalogue_size;
 
 static catalogue *all;
 static arena memory;
