@@ -109,7 +109,7 @@ static const char *read_name(rpc_call *call, bytes message) {
     const ProtobufCMessageDescriptor *type = &grpc__health__v1__health_check_request__descriptor;
     if (codec_check(type, message, CODEC_LIMITS_DEFAULT, &why) == ST_OK) {
         Grpc__Health__V1__HealthCheckRequest *request =
-            codec_unpack(type, message, rpc_allocator(call));
+            codec_unpack(type, message, &rpc_arena(call)->allocator);
         if (request && strlen(request->service) < HEALTH_NAME_MAX) return request->service;
         (void)fail(&why, ST_INVALID, "service", "longer than %d bytes", HEALTH_NAME_MAX - 1);
     }
