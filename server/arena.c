@@ -12,9 +12,7 @@ struct arena_block {
     size_t size;
 };
 
-static void *allocator_alloc(void *it, size_t size) {
-    return arena_alloc(it, size);
-}
+static void *allocator_alloc(void *it, size_t size) { return arena_alloc(it, size); }
 
 static void allocator_free(void *it, void *memory) {
     (void)it;

@@ -86,9 +86,7 @@ static bytes fill_in(intake_source *source, arena *memory) {
 
 /* ---- the request ----------------------------------------------------------------------- */
 
-static bytes trace_field(bytes value, size_t max) {
-    return value.len <= max ? value : (bytes){0};
-}
+static bytes trace_field(bytes value, size_t max) { return value.len <= max ? value : (bytes){0}; }
 
 static void fill_record(const intake_source *source, const validated_event *valid, bytes encoded,
                         event_record *record) {

@@ -79,8 +79,7 @@ static void write_publishers(metrics_writer *to, const picture *now) {
     metrics_family(to, METRICS_HISTOGRAM, "ingest_transaction_duration_seconds",
                    "From the begin of a Kafka transaction to its commit.");
     for (size_t i = 0; i < now->route_count; i++)
-        metrics_buckets(to, now->routes[i].labels,
-                        now->routes[i].publisher.transaction_us_buckets,
+        metrics_buckets(to, now->routes[i].labels, now->routes[i].publisher.transaction_us_buckets,
                         now->routes[i].publisher.transaction_us_sum);
     metrics_family(to, METRICS_COUNTER, "ingest_producer_restarts_total",
                    "Kafka producers that were thrown away.");

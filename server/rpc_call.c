@@ -118,9 +118,7 @@ static write_state write_step(rpc_call *call, write_event event) {
 }
 
 /* Whether the handler still has the call; the mutex is held. */
-static bool is_open(const rpc_call *call) {
-    return call->writing < W_LAST;
-}
+static bool is_open(const rpc_call *call) { return call->writing < W_LAST; }
 
 static bool is_stream(const rpc_call *call) {
     return call->method && call->method->kind != RPC_UNARY;
@@ -548,21 +546,11 @@ static void on_status_sent(void *of, bool ok) {
 
 /* ---- for handlers ---------------------------------------------------------------------------- */
 
-void *rpc_service(const rpc_call *call) {
-    return call->method->service;
-}
-void rpc_set_state(rpc_call *call, void *state) {
-    call->state = state;
-}
-void *rpc_state(const rpc_call *call) {
-    return call->state;
-}
-arena *rpc_arena(rpc_call *call) {
-    return &call->memory;
-}
-void *rpc_alloc(rpc_call *call, size_t size) {
-    return arena_alloc(&call->memory, size);
-}
+void *rpc_service(const rpc_call *call) { return call->method->service; }
+void rpc_set_state(rpc_call *call, void *state) { call->state = state; }
+void *rpc_state(const rpc_call *call) { return call->state; }
+arena *rpc_arena(rpc_call *call) { return &call->memory; }
+void *rpc_alloc(rpc_call *call, size_t size) { return arena_alloc(&call->memory, size); }
 
 bytes rpc_metadata(const rpc_call *call, const char *name) {
     const bytes wanted = bytes_of_string(name);

@@ -272,9 +272,7 @@ abandon:
     return result;
 }
 
-int rpc_server_port(const rpc_server *server) {
-    return server->port;
-}
+int rpc_server_port(const rpc_server *server) { return server->port; }
 
 /* ---- drain --------------------------------------------------------------------------------- */
 

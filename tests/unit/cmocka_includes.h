@@ -1,18 +1,16 @@
-/* cmocka.h needs these before it. */
+/* cmocka.h needs these before it, and its macro `fail` stands in the way of our function. */
 #ifndef INGEST_TESTS_CMOCKA_INCLUDES_H
 #define INGEST_TESTS_CMOCKA_INCLUDES_H
 
-/* clang-format off: the order matters */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-/* clang-format on */
 
-/* Its macro `fail` stands in the way of our function; fail_msg built on it. */
+#include <cmocka.h>
+
 #undef fail
-#undef fail_msg
+#undef fail_msg /* built on it */
 #define fail_msg(...)                                                                              \
     do {                                                                                           \
         print_error(__VA_ARGS__);                                                                  \
