@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from confluent_kafka.admin import TopicMetadata
 from confluent_kafka import (
     OFFSET_BEGINNING,
     TIMESTAMP_NOT_AVAILABLE,
@@ -15,6 +16,8 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+
+from .process import wait_for
 
 
 class Record(NamedTuple):
@@ -76,9 +79,11 @@ class Reader:
         self._consumer.close()
 
     def _partitions(self, topic: str) -> list[tuple[str, int]]:
-        found = self._consumer.list_topics(topic, timeout=20).topics[topic]
-        if found.error:
-            raise KafkaException(found.error)
+        def exists() -> TopicMetadata | None:
+            found = self._consumer.list_topics(topic, timeout=5).topics[topic]
+            return None if found.error else found
+
+        found = wait_for(exists, f"topic {topic}")  # the server makes it when it first reaches Kafka
         return [(topic, number) for number in found.partitions]
 
     def _take(self, messages: list[Message]) -> None:

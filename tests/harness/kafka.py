@@ -59,7 +59,8 @@ class KafkaCluster:
         self._own_dir = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="kafka-"))
         self.nodes = range(1, nodes + 1)
-        self.cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # "c" in front, as an id that begins with "-" would be taken for an option.
+        self.cluster_id = "c" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         self._properties = dict(properties or {})
         self._acl = acl
         self._client_ports = {node: free_port() for node in self.nodes}

@@ -131,7 +131,7 @@ def test_a_group_split_over_three_topics(kafka, server, client, tmp_path, format
     catalogue = tmp_path / "catalogue.tsv"
     catalogue.write_text("\n".join(lines) + "\n")
     route = {"name": "split", "topic": topics[0], "layout": "split", "format": format}
-    it = server(kafka, {"catalogue": str(catalogue), "routes": [route, {"name": "other", "topic": topics[1]}]})
+    it = server(kafka, {"catalogue_file": str(catalogue), "routes": [route, {"name": "other", "topic": topics[1]}]})
     event = transaction(*(operation(name, f"e{i}", DATA) for i, name in enumerate("abcab")), name="b", id="g", key="k")
     answer = client(it).publish(event)
     records = read_all(kafka.bootstrap, topics, until=5)

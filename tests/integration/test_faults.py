@@ -49,7 +49,7 @@ def test_groups_split_over_three_topics_stay_whole_under_kill_9(kafka3, server, 
     catalogue = tmp_path / "catalogue.tsv"
     catalogue.write_text("".join(f"{name}\ttransaction\tsplit\t{topic}\t-\t-\n" for name, topic in zip(names, split)))
     route = {"name": "split", "topic": split[0], "layout": "split"}
-    it = server(kafka3, {"catalogue": str(catalogue), "routes": [route, {"name": "other", "topic": split[1]}]})
+    it = server(kafka3, {"catalogue_file": str(catalogue), "routes": [route, {"name": "other", "topic": split[1]}]})
     with Load(it.target, tmp_path, lanes=32, shapes=("group",)) as load:
         for _ in range(scale(4, 30)):
             time.sleep(random.uniform(0.3, 1.5))
