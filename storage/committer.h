@@ -16,6 +16,7 @@ typedef struct append_request append_request;
 /* One event to append. Owned by the caller, untouched by it from submit until done(). */
 struct append_request {
     append_request *next; /* the committer's while submitted; before: links a list */
+    size_t encoded_size;  /* the committer's */
     /* in */
     uint32_t route;
     event_record record;

@@ -1,0 +1,555 @@
+/*
+ * The committer: one thread that turns all that waits into one synced write, over and over.
+ *
+ *   submit, execute --queue--> take -> stage -> write and sync -> publish -> evidence -> done()
+ *
+ * Invariants, each relied on by recovery or by the publisher:
+ *   1. only this thread writes to RocksDB, always with sync: at most one WAL record is unsynced;
+ *   2. requests are staged in the order of their submits, and completed in that order;
+ *   3. sequences are given while staging, dense per route, and seen by readers only after the sync;
+ *   4. done() is called only after the sync of the batch and the note in the evidence file;
+ *   5. after the first failed write none of this happens any more, and the fatal hook has been
+ *      called once. What waits is never answered: only recovery knows what the disk has.
+ */
+#include "storage/clock.h"
+#include "storage/idempotency.h"
+#include "storage/store_meta.h"
+
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+enum {
+    BATCH_REQUESTS_MAX = 16384,
+    BATCH_BYTES_MAX = 8 << 20, /* bounds what one sync has to write, and so its latency */
+    TICK_MS = 1000,            /* of the upkeep when nothing else happens */
+    DISK_CHECK_MS = 500,
+};
+
+struct committer {
+    event_store *store;
+    pthread_t thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t work;     /* the committer waits */
+    pthread_cond_t finished; /* commands wait */
+    /* under the lock */
+    append_request *head;
+    append_request **tail;
+    command *commands;
+    command **commands_tail;
+    bool sleeping;
+    bool stopping;
+    bool failed;
+
+    /* From submit to done(); bound the queue. */
+    _Atomic uint64_t queued_requests;
+    _Atomic uint64_t queued_bytes;
+
+    /* the committer's thread */
+    append_request *waiting;   /* taken, not yet in a batch */
+    command *batch_commands;   /* of the present batch */
+    append_request **requests; /* of the present batch, in order; owned */
+    uint32_t request_count;
+    uint64_t batch_bytes;
+    uint64_t backlog_bytes; /* of all routes, this batch included */
+    uint32_t touched;       /* routes with a changed `staged`, as bits */
+    int64_t now_ms;         /* wall clock of the batch */
+    rocksdb_writebatch_t *batch;
+    batch_ids ids;
+    uint8_t *scratch; /* one encoded record, or id key; owned */
+    size_t scratch_size;
+    int64_t disk_checked_ms; /* monotonic */
+    int64_t upkeep_ms;       /* monotonic */
+};
+
+/* ---- handing over: any thread ------------------------------------------------------------ */
+
+static void wake(committer *self) {
+    if (self->sleeping) (void)pthread_cond_signal(&self->work);
+}
+
+/* Reserves room in the queue for what is about to be submitted. */
+static bool reserve(committer *self, uint64_t requests, uint64_t size) {
+    const store_options *limit = &self->store->options;
+    uint64_t before = atomic_fetch_add(&self->queued_requests, requests);
+    uint64_t before_bytes = atomic_fetch_add(&self->queued_bytes, size);
+    if (before + requests <= limit->queue_max_requests &&
+        before_bytes + size <= limit->queue_max_bytes)
+        return true;
+    atomic_fetch_sub(&self->queued_requests, requests);
+    atomic_fetch_sub(&self->queued_bytes, size);
+    return false;
+}
+
+static void release(committer *self, uint64_t requests, uint64_t size) {
+    atomic_fetch_sub(&self->queued_requests, requests);
+    atomic_fetch_sub(&self->queued_bytes, size);
+}
+
+static outcome enqueue(committer *self, append_request *list, append_request **tail) {
+    outcome result = ST_OK;
+    (void)pthread_mutex_lock(&self->lock);
+    if (self->failed) {
+        result = ST_UNAVAILABLE;
+    } else if (self->stopping) {
+        result = ST_STOPPING;
+    } else {
+        *self->tail = list;
+        self->tail = tail;
+        wake(self);
+    }
+    (void)pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+outcome committer_submit(event_store *store, append_request *list) {
+    uint32_t routes = store_route_count(store);
+    uint64_t count = 0;
+    uint64_t size = 0;
+    append_request **tail = &list;
+    for (; *tail; tail = &(*tail)->next) {
+        append_request *request = *tail;
+        if (request->route >= routes) return ST_INVALID;
+        request->record.kind = RECORD_EVENT;
+        request->encoded_size = record_encoded_size(&request->record);
+        size += request->encoded_size;
+        count++;
+    }
+    if (count == 0) return ST_OK;
+    if (!reserve(store->committer, count, size)) return ST_OVERLOADED;
+    outcome result = enqueue(store->committer, list, tail);
+    if (result != ST_OK) release(store->committer, count, size);
+    return result;
+}
+
+outcome committer_execute(event_store *store, command *request) {
+    committer *self = store->committer;
+    request->next = NULL;
+    request->finished = false;
+    (void)pthread_mutex_lock(&self->lock);
+    if (self->failed || self->stopping) {
+        request->result = self->failed ? ST_UNAVAILABLE : ST_STOPPING;
+    } else {
+        *self->commands_tail = request;
+        self->commands_tail = &request->next;
+        wake(self);
+        while (!request->finished)
+            (void)pthread_cond_wait(&self->finished, &self->lock);
+    }
+    (void)pthread_mutex_unlock(&self->lock);
+    return request->result;
+}
+
+void committer_figures(const event_store *store, uint64_t *requests, uint64_t *bytes_queued) {
+    *requests = atomic_load(&store->committer->queued_requests);
+    *bytes_queued = atomic_load(&store->committer->queued_bytes);
+}
+
+/* ---- staging ------------------------------------------------------------------------------ */
+
+static bool scratch_fits(committer *self, size_t size) {
+    if (size <= self->scratch_size) return true;
+    uint8_t *grown = realloc(self->scratch, size);
+    if (!grown) return false;
+    self->scratch = grown;
+    self->scratch_size = size;
+    return true;
+}
+
+static void answer_known(committer *self, append_request *request, const id_entry *known) {
+    if (memcmp(known->fingerprint, request->fingerprint, STORE_FINGERPRINT_SIZE) != 0) {
+        request->result = ST_ID_CONFLICT;
+        return;
+    }
+    request->result = ST_OK;
+    request->duplicate = true;
+    request->dead = known->dead;
+    request->route = known->route;
+    request->sequence = known->sequence;
+    atomic_fetch_add_explicit(&self->store->duplicates, 1, memory_order_relaxed);
+}
+
+/* Whether the store knows the identity: then the request is answered. */
+static bool look_up(committer *self, append_request *request) {
+    const event_record *record = &request->record;
+    id_entry known;
+    failure why;
+    bytes key = id_key_put(self->scratch, record->source, record->id);
+    outcome result = ids_get(self->store, key, self->now_ms, &known, &why);
+    if (result == ST_NOT_FOUND) return false;
+    if (result == ST_OK) {
+        answer_known(self, request, &known);
+    } else {
+        /* Not knowing whether it is a duplicate, we must not accept it. */
+        store_log(self->store, STORE_LOG_ERROR, "%s", why.reason);
+        request->result = result;
+    }
+    return true;
+}
+
+static bool has_room(committer *self, const append_request *request) {
+    const event_store *store = self->store;
+    uint64_t needed = self->batch_bytes + request->encoded_size;
+    return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
+           store->disk_free_bytes >= store->options.reserve_free_bytes + needed;
+}
+
+static void put_event(committer *self, append_request *request) {
+    event_store *store = self->store;
+    route_durable *staged = &store->routes[request->route].staged;
+    event_record *record = &request->record;
+    record->sequence = request->sequence = ++staged->last;
+    record->cumulative_bytes = staged->last_cumulative += request->encoded_size;
+    record->accepted_ms = self->now_ms;
+    self->backlog_bytes += request->encoded_size;
+    self->batch_bytes += request->encoded_size;
+    self->touched |= 1u << request->route;
+
+    uint8_t key[EVENT_KEY_SIZE];
+    record_encode(record, self->scratch);
+    batch_put(&store->db, self->batch, FAMILY_OUTBOX,
+              event_key(key, request->route, request->sequence),
+              bytes_of(self->scratch, request->encoded_size));
+    request->result = ST_OK;
+}
+
+static void put_id(committer *self, const append_request *request) {
+    id_entry entry = {
+        .route = request->route, .sequence = request->sequence, .accepted_ms = self->now_ms};
+    memcpy(entry.fingerprint, request->fingerprint, sizeof entry.fingerprint);
+    uint8_t value[ID_VALUE_SIZE];
+    id_value_put(value, &entry);
+    bytes key = id_key_put(self->scratch, request->record.source, request->record.id);
+    batch_put(&self->store->db, self->batch, FAMILY_IDS, key, bytes_of(value, sizeof value));
+}
+
+/* An earlier request of this batch with the same identity; only accepted ones are entered. */
+static bool known_in_batch(committer *self, append_request *request) {
+    const append_request *earlier = batch_ids_find(&self->ids, request);
+    if (!earlier) return false;
+    id_entry known = {.route = earlier->route, .sequence = earlier->sequence};
+    memcpy(known.fingerprint, earlier->fingerprint, sizeof known.fingerprint);
+    answer_known(self, request, &known);
+    return true;
+}
+
+static void stage_append(committer *self, append_request *request) {
+    request->duplicate = request->dead = false;
+    /* Serves the key of the id as well, which is always shorter. */
+    if (!scratch_fits(self, request->encoded_size)) {
+        request->result = ST_NO_MEMORY;
+        return;
+    }
+    if (request->remember && (known_in_batch(self, request) || look_up(self, request))) return;
+    if (!has_room(self, request)) {
+        request->result = ST_STORAGE_FULL;
+        return;
+    }
+    put_event(self, request);
+    if (!request->remember) return;
+    put_id(self, request);
+    batch_ids_enter(&self->ids, request);
+}
+
+/* ---- one batch ---------------------------------------------------------------------------- */
+
+static void check_disk(committer *self) {
+    int64_t now_ms = clock_monotonic_ms();
+    event_store *store = self->store;
+    if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
+    self->disk_checked_ms = now_ms;
+    struct statvfs volume;
+    if (statvfs(store->directory, &volume) == 0)
+        store->disk_free_bytes = (uint64_t)volume.f_bavail * volume.f_frsize;
+}
+
+static uint64_t sum_backlog(event_store *store) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < store_route_count(store); i++) {
+        route_state *route = &store->routes[i];
+        (void)pthread_mutex_lock(&route->lock);
+        sum += route->synced.last_cumulative - route->position_cumulative;
+        (void)pthread_mutex_unlock(&route->lock);
+    }
+    return sum;
+}
+
+static void begin_batch(committer *self) {
+    check_disk(self);
+    rocksdb_writebatch_clear(self->batch);
+    self->now_ms = clock_wall_ms();
+    self->backlog_bytes = sum_backlog(self->store);
+    self->batch_bytes = 0;
+    self->request_count = 0;
+    self->touched = 0;
+}
+
+static void stage_commands(committer *self) {
+    for (command *at = self->batch_commands; at; at = at->next) {
+        at->result = stage_command(self->store, self->batch, at);
+        if (at->result == ST_OK) self->touched |= 1u << at->route;
+    }
+}
+
+static void stage_appends(committer *self) {
+    uint64_t taken_bytes = 0;
+    uint64_t queued = atomic_load(&self->queued_requests);
+    batch_ids_begin(&self->ids,
+                    queued < BATCH_REQUESTS_MAX ? (uint32_t)queued : BATCH_REQUESTS_MAX);
+    while (self->waiting && self->request_count < BATCH_REQUESTS_MAX &&
+           taken_bytes < BATCH_BYTES_MAX) {
+        append_request *request = self->waiting;
+        self->waiting = request->next;
+        self->requests[self->request_count++] = request;
+        taken_bytes += request->encoded_size;
+        stage_append(self, request);
+    }
+}
+
+static void histogram_add(atomic_histogram *histogram, uint64_t us) {
+    size_t last = sizeof histogram->buckets / sizeof *histogram->buckets - 1;
+    size_t bucket = 0;
+    while (bucket < last && us >= (uint64_t)1 << bucket)
+        bucket++;
+    atomic_fetch_add_explicit(&histogram->buckets[bucket], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->sum_us, us, memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->count, 1, memory_order_relaxed);
+}
+
+/* From here on readers, and store_stats, see what the batch did. */
+static void publish_route(committer *self, uint32_t number) {
+    route_state *route = &self->store->routes[number];
+    (void)pthread_mutex_lock(&route->lock);
+    for (const command *at = self->batch_commands; at; at = at->next)
+        if (at->route == number && at->result == ST_OK) apply_command(route, at);
+    bool more = route->staged.last > route->synced.last;
+    route->synced = route->staged;
+    atomic_store_explicit(&route->hint, route->synced.anchor.sequence, memory_order_relaxed);
+    atomic_store_explicit(&route->visible, route->synced.last, memory_order_release);
+    if (more && route->waiters) (void)pthread_cond_broadcast(&route->changed);
+    (void)pthread_mutex_unlock(&route->lock);
+}
+
+static outcome note_evidence(committer *self, failure *why) {
+    event_store *store = self->store;
+    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
+        now.last[i] = store->routes[i].staged.last;
+    return evidence_write(&store->witness, &now, why);
+}
+
+static outcome write_batch(committer *self, failure *why) {
+    event_store *store = self->store;
+    if (rocksdb_writebatch_count(self->batch) == 0) return ST_OK;
+    int64_t began_us = clock_monotonic_us();
+    outcome result = store_db_write(&store->db, self->batch, why);
+    if (result != ST_OK) return result;
+    histogram_add(&store->sync_time, (uint64_t)(clock_monotonic_us() - began_us));
+    atomic_fetch_add_explicit(&store->commits, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&store->committed_requests, self->request_count,
+                              memory_order_relaxed);
+    for (uint32_t left = self->touched; left; left &= left - 1)
+        publish_route(self, (uint32_t)__builtin_ctz(left));
+    return note_evidence(self, why);
+}
+
+static void finish_commands(committer *self) {
+    if (!self->batch_commands) return;
+    (void)pthread_mutex_lock(&self->lock);
+    for (command *at = self->batch_commands, *next; at; at = next) {
+        next = at->next; /* its owner may go on as soon as the lock is free */
+        at->finished = true;
+    }
+    self->batch_commands = NULL;
+    (void)pthread_cond_broadcast(&self->finished);
+    (void)pthread_mutex_unlock(&self->lock);
+}
+
+static void finish_appends(committer *self) {
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < self->request_count; i++)
+        size += self->requests[i]->encoded_size;
+    release(self, self->request_count, size);
+    for (uint32_t i = 0; i < self->request_count; i++)
+        self->requests[i]->done(self->requests[i]);
+    self->request_count = 0;
+}
+
+static outcome commit_batch(committer *self, bool advance_all, failure *why) {
+    begin_batch(self);
+    stage_commands(self);
+    self->touched |= stage_advances(self->store, self->batch, advance_all);
+    stage_appends(self);
+    outcome result = write_batch(self, why);
+    if (result != ST_OK) return result;
+    finish_commands(self);
+    finish_appends(self);
+    return ST_OK;
+}
+
+/* ---- the thread ---------------------------------------------------------------------------- */
+
+static void deadline_after(struct timespec *until, int64_t ms) {
+    int64_t at_us = clock_monotonic_us() + ms * 1000;
+    *until = (struct timespec){.tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000};
+}
+
+/* Waits for work or the next tick. False: stopping, and all is done. */
+static bool take(committer *self) {
+    struct timespec until;
+    deadline_after(&until, TICK_MS);
+    (void)pthread_mutex_lock(&self->lock);
+    bool late = self->waiting != NULL;
+    while (!late && !self->head && !self->commands && !self->stopping) {
+        self->sleeping = true;
+        late = pthread_cond_timedwait(&self->work, &self->lock, &until) != 0;
+        self->sleeping = false;
+    }
+    if (!self->waiting) {
+        self->waiting = self->head;
+        self->head = NULL;
+        self->tail = &self->head;
+    }
+    self->batch_commands = self->commands;
+    self->commands = NULL;
+    self->commands_tail = &self->commands;
+    bool go_on = !self->stopping || self->waiting || self->batch_commands;
+    (void)pthread_mutex_unlock(&self->lock);
+    return go_on;
+}
+
+/* Once a second, and off the path of the acknowledgements when there is any pause. */
+static outcome upkeep(committer *self, failure *why) {
+    check_disk(self);
+    self->upkeep_ms = clock_monotonic_ms();
+    uint64_t errors = store_db_background_errors(&self->store->db);
+    if (errors)
+        return fail(why, ST_IO, "",
+                    "RocksDB reports %llu background errors: a flush or a "
+                    "compaction failed (see db/LOG)",
+                    (unsigned long long)errors);
+    free_settled_files(self->store);
+    return evidence_sync(&self->store->witness, why);
+}
+
+/* Invariant 5. Commands are told, because their callers block and may be needed for the exit. */
+static void stop_for_good(committer *self, const failure *why) {
+    (void)pthread_mutex_lock(&self->lock);
+    self->failed = true;
+    command **tail = &self->batch_commands;
+    while (*tail)
+        tail = &(*tail)->next;
+    *tail = self->commands;
+    self->commands = NULL;
+    (void)pthread_mutex_unlock(&self->lock);
+    for (command *at = self->batch_commands; at; at = at->next)
+        at->result = ST_UNAVAILABLE;
+    finish_commands(self);
+    store_log(self->store, STORE_LOG_ERROR, "%s: nothing more is acknowledged", why->reason);
+    if (self->store->options.fatal)
+        self->store->options.fatal(self->store->options.arg, why->reason);
+}
+
+static void *run(void *arg) {
+    committer *self = arg;
+    failure why;
+    outcome result = ST_OK;
+    while (result == ST_OK && take(self)) {
+        bool due = clock_monotonic_ms() - self->upkeep_ms >= TICK_MS;
+        result = commit_batch(self, due, &why);
+        if (result == ST_OK && due) result = upkeep(self, &why);
+    }
+    if (result == ST_OK) result = commit_batch(self, true, &why);
+    if (result == ST_OK) result = evidence_sync(&self->store->witness, &why);
+    if (result != ST_OK) stop_for_good(self, &why);
+    return NULL;
+}
+
+/* ---- start and stop ----------------------------------------------------------------------- */
+
+static void free_committer(committer *self) {
+    batch_ids_fini(&self->ids);
+    if (self->batch) rocksdb_writebatch_destroy(self->batch);
+    (void)pthread_mutex_destroy(&self->lock);
+    (void)pthread_cond_destroy(&self->work);
+    (void)pthread_cond_destroy(&self->finished);
+    free(self->requests);
+    free(self->scratch);
+    free(self);
+}
+
+static void init_locks(committer *self) {
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_mutex_init(&self->lock, NULL);
+    (void)pthread_cond_init(&self->work, &monotonic);
+    (void)pthread_cond_init(&self->finished, NULL);
+    (void)pthread_condattr_destroy(&monotonic);
+}
+
+outcome committer_start(event_store *store, failure *why) {
+    committer *self = calloc(1, sizeof *self);
+    if (!self) return fail(why, ST_NO_MEMORY, "", "no memory for the committer");
+    self->store = store;
+    self->tail = &self->head;
+    self->commands_tail = &self->commands;
+    self->upkeep_ms = clock_monotonic_ms();
+    init_locks(self);
+    self->batch = rocksdb_writebatch_create();
+    self->requests = calloc(BATCH_REQUESTS_MAX, sizeof(append_request *));
+    bool ready = batch_ids_init(&self->ids, BATCH_REQUESTS_MAX) && self->requests;
+    check_disk(self);
+    store->committer = self;
+    if (ready && pthread_create(&self->thread, NULL, run, self) == 0) return ST_OK;
+    store->committer = NULL;
+    free_committer(self);
+    return fail(why, ST_NO_MEMORY, "", "cannot start the committer");
+}
+
+void committer_stop(event_store *store) {
+    committer *self = store->committer;
+    (void)pthread_mutex_lock(&self->lock);
+    self->stopping = true;
+    wake(self);
+    (void)pthread_mutex_unlock(&self->lock);
+    (void)pthread_join(self->thread, NULL);
+    free_committer(self);
+    store->committer = NULL;
+}
+
+/* ---- the publisher's writes (a bury is in dead_letters.c) ----------------------------------- */
+
+outcome committer_set_anchor(event_store *store, uint32_t route, const route_anchor *anchor,
+                             failure *why) {
+    command request = {.kind = COMMAND_ANCHOR, .route = route, .anchor = anchor};
+    outcome result = ST_OK;
+    if (anchor->sequence > atomic_load(&store->routes[route].hint)) {
+        result = store_cumulative(store, route, anchor->sequence, &request.cumulative, why);
+        if (result != ST_OK) return result;
+        /* The hint never passes the position. */
+        store_set_position(store, route, anchor->sequence);
+    }
+    result = committer_execute(store, &request);
+    return result == ST_OK ? ST_OK : fail(why, result, "", "%s", outcome_text(result));
+}
+
+void committer_advance(event_store *store, uint32_t number, uint64_t sequence,
+                       const uuid *incarnation, int64_t kafka_offset) {
+    route_state *route = &store->routes[number];
+    uint64_t cumulative;
+    store_set_position(store, number, sequence);
+    /* Without its record the hint stays where it is; nothing depends on its moving now. */
+    if (store_cumulative(store, number, sequence, &cumulative, NULL) != ST_OK) return;
+    (void)pthread_mutex_lock(&route->lock);
+    bool newer = sequence > route->synced.anchor.sequence &&
+                 (!route->advance_wanted || sequence > route->wanted_sequence);
+    if (newer) {
+        route->advance_wanted = true;
+        route->wanted_sequence = sequence;
+        route->wanted_cumulative = cumulative;
+        route->wanted_incarnation = *incarnation;
+        route->wanted_offset = kafka_offset;
+    }
+    (void)pthread_mutex_unlock(&route->lock);
+}

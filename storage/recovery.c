@@ -1,0 +1,241 @@
+/*
+ * Opening: what the folder has, whether that is all it should have, and where each route goes on.
+ * Runs in store_open, before the committer. Order: WAL check, RocksDB, meta, routes, evidence, and
+ * only then the first write. Fails with ST_CORRUPT rather than open with anything missing.
+ *
+ *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail (what the last WAL repair cut off)
+ */
+#include "storage/encoding.h"
+#include "storage/folder.h"
+#include "storage/idempotency.h"
+#include "storage/store_meta.h"
+#include "storage/wal_check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PATH_SIZE = 4096 };
+
+static bytes iterator_key(const rocksdb_iterator_t *all) {
+    bytes key;
+    key.data = (const uint8_t *)rocksdb_iter_key(all, &key.len);
+    return key;
+}
+
+static outcome check_wal(event_store *store, const char *database, failure *why) {
+    char tail[PATH_SIZE];
+    wal_repair repair;
+    (void)snprintf(tail, sizeof tail, "%s/torn-tail", store->directory);
+    outcome result = wal_check(database, tail, &repair, why);
+    if (result == ST_OK && repair.repaired)
+        store_log(store, STORE_LOG_INFO,
+                  "%s ended in the middle of a batch that was never acknowledged: cut to %llu "
+                  "bytes, %llu kept in torn-tail",
+                  repair.file, (unsigned long long)repair.kept,
+                  (unsigned long long)repair.cut_bytes);
+    return result;
+}
+
+/* The last record above the hint, if there is any, says where the route stands. */
+static outcome recover_last(event_store *store, uint32_t number, failure *why) {
+    route_durable *at = &store->routes[number].synced;
+    uint8_t low[EVENT_KEY_SIZE];
+    uint8_t high[EVENT_KEY_SIZE];
+    bytes lower = event_key(low, number, at->anchor.sequence + 1);
+    bytes upper = event_key(high, number, UINT64_MAX);
+    at->last = at->anchor.sequence;
+    at->last_cumulative = at->anchor_cumulative;
+
+    rocksdb_readoptions_t *read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_iterate_lower_bound(read, (const char *)lower.data, lower.len);
+    rocksdb_readoptions_set_iterate_upper_bound(read, (const char *)upper.data, upper.len);
+    rocksdb_iterator_t *all =
+        rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_OUTBOX]);
+    rocksdb_iter_seek_to_last(all);
+    char *error = NULL;
+    rocksdb_iter_get_error(all, &error);
+    outcome result = store_db_outcome(error, "read the outbox", why);
+    if (result == ST_OK && rocksdb_iter_valid(all)) {
+        bytes value;
+        event_record record;
+        value.data = (const uint8_t *)rocksdb_iter_value(all, &value.len);
+        result = record_decode(get_be64(iterator_key(all).data + 1), value, &record, why);
+        if (result == ST_OK) {
+            at->last = record.sequence;
+            at->last_cumulative = record.cumulative_bytes;
+        }
+    }
+    rocksdb_iter_destroy(all);
+    rocksdb_readoptions_destroy(read);
+    return result;
+}
+
+/*
+ * Dead letters above the hint are exactly the RECORD_MOVED above it: whoever takes a letter out of
+ * `dead` (replay, purge) must first move the hint past its sequence, in the same batch at latest.
+ */
+static outcome recover_moved(event_store *store, uint32_t number, failure *why) {
+    route_state *route = &store->routes[number];
+    uint8_t low[EVENT_KEY_SIZE];
+    uint8_t high[EVENT_KEY_SIZE];
+    bytes lower = event_key(low, number, route->synced.anchor.sequence + 1);
+    bytes upper = event_key(high, number, UINT64_MAX);
+    outcome result = ST_OK;
+    rocksdb_readoptions_t *read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_iterate_upper_bound(read, (const char *)upper.data, upper.len);
+    rocksdb_iterator_t *all =
+        rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_DEAD]);
+    rocksdb_iter_seek(all, (const char *)lower.data, lower.len);
+    for (; result == ST_OK && rocksdb_iter_valid(all); rocksdb_iter_next(all)) {
+        if (route->moved_count == route->moved_capacity) {
+            size_t capacity = route->moved_capacity ? 2 * route->moved_capacity : 64;
+            uint64_t *grown = realloc(route->moved, capacity * sizeof *grown);
+            if (!grown) {
+                result = fail(why, ST_NO_MEMORY, "", "no memory for %zu dead letters", capacity);
+                break;
+            }
+            route->moved = grown;
+            route->moved_capacity = capacity;
+        }
+        route->moved[route->moved_count++] = get_be64(iterator_key(all).data + 1);
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(all, &error);
+    if (result == ST_OK)
+        result = store_db_outcome(error, "read the dead letters", why);
+    else
+        rocksdb_free(error);
+    rocksdb_iter_destroy(all);
+    rocksdb_readoptions_destroy(read);
+    return result;
+}
+
+static outcome recover_route(event_store *store, uint32_t number, failure *why) {
+    route_state *route = &store->routes[number];
+    outcome result = recover_last(store, number, why);
+    if (result == ST_OK) result = recover_moved(store, number, why);
+    if (result != ST_OK) return result;
+    route->position = route->hint = route->synced.anchor.sequence;
+    route->position_cumulative = route->synced.anchor_cumulative;
+    route->visible = route->synced.last;
+    route->deleted_cumulative = route->synced.anchor_cumulative;
+    route->staged = route->synced;
+    return ST_OK;
+}
+
+static outcome check_witness(const event_store *store, const evidence_state *seen, failure *why) {
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
+        const route_state *route = &store->routes[i];
+        if (route->synced.last >= seen->last[i]) continue;
+        return fail(why, ST_CORRUPT, "evidence",
+                    "%s: acknowledged events are missing: route %s ends at %llu, but had been "
+                    "synced up to %llu (missing: %llu to %llu)",
+                    store->directory, route->name[0] ? route->name : "(unknown)",
+                    (unsigned long long)route->synced.last, (unsigned long long)seen->last[i],
+                    (unsigned long long)route->synced.last + 1, (unsigned long long)seen->last[i]);
+    }
+    uint64_t writes = rocksdb_get_latest_sequence_number(store->db.handle);
+    if (writes < seen->writes)
+        return fail(why, ST_CORRUPT, "evidence",
+                    "%s: synced writes are missing: %llu of %llu are here (no event is missing; "
+                    "dead letters or positions are)",
+                    store->directory, (unsigned long long)writes, (unsigned long long)seen->writes);
+    return ST_OK;
+}
+
+/*
+ * Incarnations that no position in Kafka can still name: those before the oldest that an anchor of
+ * a route that has published names. An anchor without one keeps all.
+ */
+static size_t first_needed_incarnation(const event_store *store) {
+    size_t needed = store->incarnation_count;
+    for (uint32_t i = 0; i < store->route_count; i++) {
+        const route_anchor *anchor = &store->routes[i].synced.anchor;
+        if (!anchor->has_published) continue;
+        size_t named = 0;
+        while (named < store->incarnation_count &&
+               !uuid_equal(&store->incarnations[named].id, &anchor->incarnation))
+            named++;
+        if (named == store->incarnation_count) return 0;
+        if (named < needed) needed = named;
+    }
+    return needed;
+}
+
+static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    size_t count = store->incarnation_count;
+    size_t drop = first_needed_incarnation(store);
+    for (size_t i = 0; i < drop; i++)
+        meta_delete_incarnation(&store->db, batch, store->incarnations[i].number);
+    incarnation_entry entry = {.number = count ? store->incarnations[count - 1].number + 1 : 1,
+                               .id = uuid_random()};
+    for (uint32_t i = 0; i < store->route_count; i++)
+        entry.last_at_open[i] = store->routes[i].synced.last;
+    if (fresh) {
+        store->id = uuid_random();
+        meta_put_identity(&store->db, batch, &store->id);
+    }
+    meta_put_incarnation(&store->db, batch, &entry, store->route_count);
+    outcome result = store_db_write(&store->db, batch, why);
+    rocksdb_writebatch_destroy(batch);
+    if (result != ST_OK) return result;
+
+    size_t kept = count - drop;
+    incarnation_entry *list = malloc((kept + 1) * sizeof *list);
+    if (!list) return fail(why, ST_NO_MEMORY, "", "no memory for %zu incarnations", kept + 1);
+    if (kept) memcpy(list, store->incarnations + drop, kept * sizeof *list);
+    list[kept] = entry;
+    free(store->incarnations);
+    store->incarnations = list;
+    store->incarnation_count = kept + 1;
+    return ST_OK;
+}
+
+static outcome note_evidence(event_store *store, failure *why) {
+    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
+        now.last[i] = store->routes[i].synced.last;
+    outcome result = evidence_write(&store->witness, &now, why);
+    return result == ST_OK ? evidence_sync(&store->witness, why) : result;
+}
+
+static outcome open_witness(event_store *store, bool *found, evidence_state *seen, failure *why) {
+    char path[PATH_SIZE];
+    (void)snprintf(path, sizeof path, "%s/evidence", store->directory);
+    outcome result = evidence_open(&store->witness, path, found, seen, why);
+    if (result != ST_OK) return result;
+    (void)snprintf(path, sizeof path, "%s/db/CURRENT", store->directory);
+    bool exists = access(path, F_OK) == 0;
+    if (*found && !exists)
+        return fail(why, ST_CORRUPT, "evidence",
+                    "%s: the database is gone, but the evidence file says that it had data",
+                    store->directory);
+    if (!*found && exists)
+        store_log(store, STORE_LOG_WARNING,
+                  "%s: the evidence file is missing or unreadable: a cut end of the log would "
+                  "not be noticed at this opening",
+                  store->directory);
+    return ST_OK;
+}
+
+outcome store_recover(event_store *store, failure *why) {
+    char database[PATH_SIZE];
+    (void)snprintf(database, sizeof database, "%s/db", store->directory);
+    bool witnessed;
+    bool fresh;
+    evidence_state seen;
+    outcome result = check_wal(store, database, why);
+    if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
+    if (result != ST_OK) return result;
+    result = store_db_open(&store->db, database, &store->options, ids_filter_create(store), why);
+    if (result == ST_OK) result = meta_load(store, &fresh, why);
+    for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
+        result = recover_route(store, i, why);
+    if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);
+    if (result == ST_OK) result = mint_incarnation(store, fresh, why);
+    if (result == ST_OK) result = note_evidence(store, why);
+    if (result == ST_OK) result = folder_sync(store->directory, why);
+    return result;
+}
