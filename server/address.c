@@ -21,8 +21,8 @@ static bool copy(char *to, size_t capacity, const char *from, size_t len) {
     return true;
 }
 
-bool address_parse(const char *text, address *out) {
-    *out = (address){0};
+bool address_parse(const char *text, net_address *out) {
+    *out = (net_address){0};
     if (strncmp(text, "unix:", 5) == 0) {
         out->is_unix = true;
         return copy(out->host, sizeof out->host, text + 5, strlen(text + 5));
@@ -38,7 +38,7 @@ bool address_parse(const char *text, address *out) {
     return copy(out->host, sizeof out->host, text, len) && strcspn(out->host, " \t\r\n[]:/") == len;
 }
 
-bool address_is_local(const address *it) {
+bool address_is_local(const net_address *it) {
     struct in_addr v4;
     struct in6_addr v6;
     if (it->is_unix || strcmp(it->host, "localhost") == 0) return true;

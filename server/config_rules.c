@@ -61,7 +61,7 @@ bool config_is_secret(const char *name) {
 
 static outcome check_addresses(const config *all, failure *why) {
     static const char FORM[] = "\"%s\" is not host:port, [v6]:port%s";
-    address listen, http;
+    net_address listen, http;
     if (!address_parse(all->listen.address, &listen))
         return fail(why, ST_INVALID, "listen.address", FORM, all->listen.address, " or unix:/path");
     if (!address_is_local(&listen) && !all->listen.insecure)
