@@ -25,6 +25,7 @@
 #define ABORT_MS 2000
 #define PURGE_MS 1000
 #define SLICE_MS 500            /* of every long call; then *abandon is looked at */
+#define RETRY_MS 20             /* between our own repetitions */
 #define RETRY_BACKOFF_MS "1000" /* the doubt rule of the machine builds on it */
 #define LOG_PERIOD_MS 10000
 
@@ -328,11 +329,11 @@ fault kafka_sink_open(kafka_sink *it, sink_failure *why) {
         rd_kafka_error_t *error = rd_kafka_init_transactions(fresh->rk, SLICE_MS);
         rd_kafka_poll(fresh->rk, 0);
         if (!error) break;
-        bool resume = rd_kafka_error_is_retriable(error) &&
-                      rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__TIMED_OUT &&
-                      !out_of_time(it->options.stopping, deadline);
+        bool resume =
+            rd_kafka_error_is_retriable(error) && !out_of_time(it->options.stopping, deadline);
         if (!resume) return failed_error(why, "asking for the transactional id", error);
         rd_kafka_error_destroy(error);
+        rd_kafka_poll(fresh->rk, RETRY_MS);
     }
     atomic_store(&it->reachable, true);
     return FAULT_NONE;
