@@ -176,7 +176,7 @@ static inline void toy_count_cancelled(rpc_call *call) {
 
 static inline void toy_chat(rpc_call *call, bytes message) {
     toys *all = rpc_service(call);
-    rpc_set_state(call, all);
+    if (!rpc_state(call)) rpc_set_state(call, all);
     atomic_fetch_add(&all->messages, 1);
     toy_raise(&all->most_in_hand, atomic_fetch_add(&all->in_hand, 1) + 1);
     toy_push(all, call, toy_text(message));
