@@ -105,14 +105,17 @@ static uint64_t settled_before(const publisher_machine *it, const settle_facts *
 static bool position_is_sound(const publisher_machine *it, const settle_facts *facts, char *text,
                               size_t size) {
     uint64_t before = settled_before(it, facts);
-    if (facts->found && facts->known == ST_NOT_FOUND)
+    /* Position 0 claims nothing. The store forgets an opening that wrote one and died before it was
+     * anchored, so that one may be unknown. */
+    if (facts->found && facts->sequence > 0 && facts->known == ST_NOT_FOUND)
         snprintf(text, size,
                  "Kafka's position %" PRIu64 " was written by an incarnation of this store that is "
                  "unknown here: the volume was rolled back or cloned. Bring the newest volume "
                  "back, or restore this one under a new store id, which may publish %" PRIu64
                  "..%" PRIu64 " twice",
                  facts->sequence, before + 1, facts->last_sequence);
-    else if (facts->found && (facts->known != ST_OK || facts->sequence > facts->last_sequence))
+    else if (facts->found && facts->sequence > 0 &&
+             (facts->known != ST_OK || facts->sequence > facts->last_sequence))
         snprintf(text, size,
                  "Kafka's position %" PRIu64 " lies beyond what this store gave out (last here "
                  "%" PRIu64 "): the volume was rolled back. Bring the newest volume back, or "

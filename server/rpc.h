@@ -40,7 +40,10 @@ typedef struct rpc_method {
     void (*on_half_close)(rpc_call *call);
     /* The client is gone (cancelled, deadline passed, connection lost), or the server is draining
      * a stream (RPC_SERVER_STREAM, RPC_BIDI). The handler still has to end the call. Comes at most
-     * once, never after the handler has ended the call. May be NULL. */
+     * once, after it comes no other callback, and it does not begin after the handler has ended
+     * the call. When another thread ends it at that very moment the two may overlap: what both
+     * touch belongs in rpc_alloc memory, which stays until on_cancel returns. May be NULL for
+     * unary methods only. */
     void (*on_cancel)(rpc_call *call);
     /* Streams: all that was sent is on the wire (rpc_send_queue is 0), the call is still open. For
      * handlers that send unasked and skip states meanwhile. May be NULL. */
@@ -73,7 +76,9 @@ int rpc_server_port(const rpc_server *server);
  * and returns when no call lives any more. Blocks. Handlers may still be answering meanwhile.
  */
 void rpc_server_drain(rpc_server *server, int64_t grace_ms);
-void rpc_server_free(rpc_server *server); /* after rpc_server_drain */
+/* After rpc_server_drain. Blocks until all connections are closed: one that never began to speak
+ * HTTP/2 can make that `handshake_timeout_ms`. A process that exits need not wait for it. */
+void rpc_server_free(rpc_server *server);
 
 typedef struct rpc_method_stats {
     uint64_t started;
@@ -89,8 +94,9 @@ void *rpc_service(const rpc_call *call);
 void rpc_set_state(rpc_call *call, void *state);
 void *rpc_state(const rpc_call *call);
 
-/* Memory that lives as long as the call; for the rpc thread and, before the call ends, its one
- * owner: not thread-safe. rpc_alloc is arena_alloc on it. */
+/* Memory that lives as long as the call, and as long as one of its callbacks runs. For the rpc
+ * thread and, before the call ends, its one owner: not thread-safe. Not for each message of a
+ * stream: it would only grow. rpc_alloc is arena_alloc on it. */
 arena *rpc_arena(rpc_call *call);
 void *rpc_alloc(rpc_call *call, size_t size);
 
@@ -108,7 +114,7 @@ void rpc_reply(rpc_call *call, const ProtobufCMessage *message);
 void rpc_fail(rpc_call *call, int grpc_code, const char *message, bytes details);
 
 /* Streams: queues a message to the client, in order; packs it at once. Never blocks; the queue is
- * bounded by the window, since a handler answers only what it was given. */
+ * bounded, since RPC_BIDI is not read while `stream_window` messages wait here. */
 void rpc_send(rpc_call *call, const ProtobufCMessage *message);
 /* Streams: messages still queued for the wire. A handler that sends unasked (Watch) skips states
  * rather than let this grow. */

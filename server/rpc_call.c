@@ -130,8 +130,8 @@ static uint32_t max_window(const rpc_call *call) {
 
 /* ---- batches ------------------------------------------------------------------------------- */
 
-static void start_batch(rpc_call *call, const grpc_op *ops, size_t count, rpc_tag *tag) {
-    grpc_call_error error = grpc_call_start_batch(call->core, ops, count, tag, NULL);
+static void start_batch(grpc_call *core, const grpc_op *ops, size_t count, rpc_tag *tag) {
+    grpc_call_error error = grpc_call_start_batch(core, ops, count, tag, NULL);
     if (error != GRPC_CALL_OK) rpc_die(grpc_call_error_to_string(error));
 }
 
@@ -144,15 +144,7 @@ static void start_recv_close(rpc_call *call) {
     memset(&op, 0, sizeof op);
     op.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     op.data.recv_close_on_server.cancelled = &call->cancelled;
-    start_batch(call, &op, 1, &call->on_close);
-}
-
-static void start_recv_message(rpc_call *call) {
-    grpc_op op;
-    memset(&op, 0, sizeof op);
-    op.op = GRPC_OP_RECV_MESSAGE;
-    op.data.recv_message.recv_message = &call->payload;
-    start_batch(call, &op, 1, &call->on_read);
+    start_batch(call->core, &op, 1, &call->on_close);
 }
 
 /* Adds what goes before anything else, and the message in `out`. The mutex is held. */
@@ -176,8 +168,9 @@ static void send_and_unlock(rpc_call *call) {
     grpc_op ops[2];
     memset(ops, 0, sizeof ops);
     size_t count = add_message_ops(call, ops);
+    grpc_call *core = call->core;
     pthread_mutex_unlock(&call->mutex);
-    start_batch(call, ops, count, &call->on_sent);
+    start_batch(core, ops, count, &call->on_sent);
 }
 
 /* After a step to W_ENDING. Releases the mutex. From here on the queue's thread may free the call:
@@ -192,8 +185,9 @@ static void status_and_unlock(rpc_call *call) {
     status->data.send_status_from_server.status_details = &call->message;
     status->data.send_status_from_server.trailing_metadata_count = call->trailer_count;
     status->data.send_status_from_server.trailing_metadata = &call->trailer;
+    grpc_call *core = call->core;
     pthread_mutex_unlock(&call->mutex);
-    start_batch(call, ops, count, &call->on_status_sent);
+    start_batch(core, ops, count, &call->on_status_sent);
 }
 
 static void put_out(rpc_call *call, grpc_slice slice) {
@@ -281,13 +275,18 @@ void rpc_call_arm(rpc_queue *queue, size_t method) {
     if (error != GRPC_CALL_OK) rpc_die(grpc_call_error_to_string(error));
 }
 
+/* The oldest message that was delivered goes. The mutex is held, or the call is over. */
+static void drop_oldest(rpc_call *call) {
+    grpc_slice_unref(call->inbox[call->inbox_head]);
+    call->inbox_head = (call->inbox_head + 1) % call->inbox_size;
+    call->inbox_count--;
+}
+
 /* Makes `call` ready for the next; of a live call or one whose request failed. */
 static void call_release(rpc_call *call) {
     rpc_queue *queue = call->queue;
-    for (; call->inbox_count; call->inbox_count--) {
-        grpc_slice_unref(call->inbox[call->inbox_head]);
-        call->inbox_head = (call->inbox_head + 1) % call->inbox_size;
-    }
+    while (call->inbox_count)
+        drop_oldest(call);
     arena_free(&call->memory);
     if (call->payload) grpc_byte_buffer_destroy(call->payload);
     call->payload = NULL;
@@ -352,7 +351,7 @@ void rpc_call_drain_streams(rpc_queue *queue) {
     pthread_mutex_lock(&queue->streams_mutex);
     for (rpc_call *call = queue->streams; call; call = call->next) {
         hold(call);
-        start_batch(call, NULL, 0, &call->on_drain);
+        start_batch(call->core, NULL, 0, &call->on_drain);
     }
     pthread_mutex_unlock(&queue->streams_mutex);
 }
@@ -387,14 +386,21 @@ static bytes inbox_put(rpc_call *call, grpc_byte_buffer *payload) {
 
 /* Starts a read when there is room. Any thread that may use the call. */
 static void read_more(rpc_call *call) {
+    grpc_op op;
+    memset(&op, 0, sizeof op);
+    op.op = GRPC_OP_RECV_MESSAGE;
+    op.data.recv_message.recv_message = &call->payload;
+
     pthread_mutex_lock(&call->mutex);
     bool start = call->reading == R_IDLE && is_open(call) && call->inbox_count < call->inbox_size &&
                  call->outbox.count < call->inbox_size;
-    if (start) call->reading = R_READING;
+    if (start) {
+        call->reading = R_READING;
+        hold(call);
+    }
+    grpc_call *core = call->core;
     pthread_mutex_unlock(&call->mutex);
-    if (!start) return;
-    hold(call);
-    start_recv_message(call);
+    if (start) start_batch(core, &op, 1, &call->on_read);
 }
 
 static void call_begin(rpc_call *call) {
@@ -629,10 +635,8 @@ uint32_t rpc_send_queue(const rpc_call *call) {
 void rpc_message_done(rpc_call *call, uint32_t count_done) {
     pthread_mutex_lock(&call->mutex);
     if (count_done > call->inbox_count) rpc_die("rpc_message_done for more than was delivered");
-    for (; count_done; count_done--, call->inbox_count--) {
-        grpc_slice_unref(call->inbox[call->inbox_head]);
-        call->inbox_head = (call->inbox_head + 1) % call->inbox_size;
-    }
+    while (count_done--)
+        drop_oldest(call);
     pthread_mutex_unlock(&call->mutex);
     read_more(call);
 }

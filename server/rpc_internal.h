@@ -68,7 +68,6 @@ struct rpc_server {
     enum { RPC_WAITING, RPC_RUNNING, RPC_ABANDONED } phase; /* what the threads wait for */
     uint32_t idle_queues;
     bool shutdown_seen;
-    bool drained;
 
     _Atomic bool draining;
     _Alignas(RPC_CACHE_LINE) _Atomic uint64_t live_calls;

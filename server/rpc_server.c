@@ -1,8 +1,8 @@
 /*
  * The server: N completion queues with one thread each, a core server that they all poll, and the
- * way down. Start: core, port, threads, then each thread arms its own queue. Drain: no more
- * calls; when no call lives, armed ones included, the queues may be shut, and not earlier: a batch
- * on a shut queue ends the process.
+ * way down. Start: core, threads, port, then each thread arms its own queue. Drain: no more calls
+ * until none lives, armed ones included. Free: when the core has told that it is down as well, the
+ * queues are shut, and not earlier: a batch on a shut queue ends the process.
  */
 #include <errno.h>
 #include <grpc/grpc_security.h>
@@ -296,12 +296,12 @@ static struct timespec in_ms(int64_t ms) {
     return time;
 }
 
-static bool is_quiet(const rpc_server *server) {
-    return server->shutdown_seen && server->idle_queues == server->options.threads;
+static bool is_idle(const rpc_server *server) {
+    return server->idle_queues == server->options.threads;
 }
 
 void rpc_server_drain(rpc_server *server, int64_t grace_ms) {
-    if (server->drained) return;
+    if (atomic_load(&server->draining)) return;
     const struct timespec deadline = in_ms(grace_ms > 0 ? grace_ms : 0);
     atomic_store(&server->draining, true); /* from here on nothing is armed */
     grpc_server_shutdown_and_notify(server->core, server->queues[0].core, &server->shutdown_tag);
@@ -310,22 +310,31 @@ void rpc_server_drain(rpc_server *server, int64_t grace_ms) {
 
     pthread_mutex_lock(&server->mutex);
     int error = 0;
-    while (!is_quiet(server) && error != ETIMEDOUT)
+    while (!is_idle(server) && error != ETIMEDOUT)
         error = pthread_cond_timedwait(&server->changed, &server->mutex, &deadline);
-    if (!is_quiet(server)) {
+    if (!is_idle(server)) {
         pthread_mutex_unlock(&server->mutex);
         grpc_server_cancel_all_calls(server->core);
         pthread_mutex_lock(&server->mutex);
     }
-    while (!is_quiet(server))
+    while (!is_idle(server))
         pthread_cond_wait(&server->changed, &server->mutex);
-    server->drained = true;
+    pthread_mutex_unlock(&server->mutex);
+}
+
+/* The core says so when its connections are closed, too. One that never began to speak HTTP/2
+ * lasts until the handshake's time-out, whatever we do. */
+static void await_shutdown(rpc_server *server) {
+    pthread_mutex_lock(&server->mutex);
+    while (!server->shutdown_seen)
+        pthread_cond_wait(&server->changed, &server->mutex);
     pthread_mutex_unlock(&server->mutex);
 }
 
 void rpc_server_free(rpc_server *server) {
     if (!server) return;
     rpc_server_drain(server, 0);
+    await_shutdown(server);
     destroy_server(server, server->options.threads);
 }
 

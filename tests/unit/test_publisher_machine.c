@@ -107,6 +107,14 @@ static void first_record_is_written_and_read_back_before_any_event(void **state)
     assert_int_equal(order->state, M_IDLE);
 }
 
+/* An opening that died between writing position 0 and anchoring it is forgotten by the store. */
+static void first_record_of_a_forgotten_opening_is_sound(void **state) {
+    (void)state;
+    start();
+    SETTLED(.found = true, .known = ST_NOT_FOUND, .last_sequence = 5);
+    assert_int_equal(order->state, M_ANCHORING);
+}
+
 static void slow_or_disturbed_commit_is_a_doubt(void **state) {
     (void)state;
     const struct {
@@ -676,6 +684,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(happy_path),
         cmocka_unit_test(first_record_is_written_and_read_back_before_any_event),
+        cmocka_unit_test(first_record_of_a_forgotten_opening_is_sound),
         cmocka_unit_test(slow_or_disturbed_commit_is_a_doubt),
         cmocka_unit_test(every_failure_discards_and_settles),
         cmocka_unit_test(standing_follows_the_fault_until_a_success),
