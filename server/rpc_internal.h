@@ -20,7 +20,7 @@
 enum {
     RPC_CODES = 17,        /* gRPC status codes, 0 to 16 */
     RPC_CACHE_LINE = 64,   /* bytes */
-    RPC_ARMED_CALLS = 64,  /* kept waiting per method and queue */
+    RPC_ARMED_CALLS = 16,  /* kept waiting per method and queue; measured: 8 to 16 cost least */
     RPC_ARMED_UNKNOWN = 8, /* the same for methods that nobody registered */
     RPC_RETRY_MS = 1000,   /* hint to callers refused for max_calls */
     RPC_FREE_CALLS = 2048, /* kept per queue for reuse; more go back to malloc */
