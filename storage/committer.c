@@ -436,6 +436,7 @@ static outcome upkeep(committer *self, failure *why) {
 static void stop_for_good(committer *self, const failure *why) {
     (void)pthread_mutex_lock(&self->lock);
     self->failed = true;
+    self->store->failed = true;
     command **tail = &self->batch_commands;
     while (*tail)
         tail = &(*tail)->next;
@@ -454,6 +455,7 @@ static void *run(void *arg) {
     committer *self = arg;
     failure why;
     outcome result = ST_OK;
+    (void)pthread_setname_np(pthread_self(), "committer");
     while (result == ST_OK && take(self)) {
         bool due = clock_monotonic_ms() - self->upkeep_ms >= TICK_MS;
         result = commit_batch(self, due, &why);

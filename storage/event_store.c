@@ -81,6 +81,7 @@ static void init_routes(event_store *store) {
 }
 
 static void free_store(event_store *store) {
+    if (store->failed) store_db_abandon(&store->db);
     if (store->db.handle) store_db_close(&store->db);
     evidence_close(&store->witness);
     for (int i = 0; i < STORE_ROUTES_MAX; i++) {

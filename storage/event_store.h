@@ -47,7 +47,10 @@ void store_options_init(store_options *options); /* the defaults */
  * time does not depend on the backlog. On failure nothing is left open.
  */
 MUST_CHECK outcome store_open(const store_options *options, event_store **store, failure *why);
-/* Finishes what is queued, stops the committer, closes. Readers must be closed before. */
+/*
+ * Finishes what is queued, stops the committer, closes. Readers must be closed before. After a
+ * failed write (fatal) only the process's end frees all: the folder cannot be opened again in it.
+ */
 void store_close(event_store *store);
 
 uuid store_id(const event_store *store);          /* minted once, when the folder was made */

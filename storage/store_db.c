@@ -162,6 +162,13 @@ void store_db_close(store_db *db) {
     *db = (store_db){0};
 }
 
+void store_db_abandon(store_db *db) {
+    /* Kept where a leak checker finds it. */
+    static store_db abandoned __attribute__((used));
+    abandoned = *db;
+    *db = (store_db){0};
+}
+
 outcome store_db_get(const store_db *db, store_family family, bytes key, char **value, size_t *len,
                      failure *why) {
     char *error = NULL;

@@ -31,6 +31,12 @@ typedef struct store_db {
 MUST_CHECK outcome store_db_open(store_db *db, const char *directory, const store_options *options,
                                  rocksdb_compactionfilter_t *ids_filter, failure *why);
 void store_db_close(store_db *db);
+/*
+ * After a failed write, instead of closing: leaves RocksDB as it is until the process ends. A close
+ * would touch the log file again; a RocksDB built with its assertions, as Debian's is, aborts
+ * there.
+ */
+void store_db_abandon(store_db *db);
 
 /* Takes RocksDB's error string: ST_OK for NULL, otherwise frees it and fills `why`. */
 MUST_CHECK outcome store_db_outcome(char *error, const char *doing, failure *why);

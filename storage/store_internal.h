@@ -102,6 +102,7 @@ struct event_store {
     _Atomic uint64_t committed_requests;
     _Atomic uint64_t duplicates;
     atomic_histogram sync_time;
+    _Atomic bool failed; /* a write failed: nothing is written any more */
     committer *committer;
 };
 
