@@ -107,6 +107,33 @@ static void fill_record(const intake_source *source, const validated_event *vali
     };
 }
 
+/* Each part of a split group repeats the envelope, so a small event with many attributes and
+ * operations can become a large transaction. */
+static size_t split_size(const intake_source *source, const event_record *record) {
+    Ingest__V1__Event envelope = *source->event;
+    envelope.body_case = INGEST__V1__EVENT__BODY__NOT_SET;
+    return record->event.len + record->operations * ingest__v1__event__get_packed_size(&envelope);
+}
+
+/* What the event becomes must fit Kafka: each record its topic, all of them one transaction. */
+static outcome check_records(const intake_source *source, const event_record *record,
+                             const route_config *route, failure *why) {
+    const size_t largest = kafka_record_max_size(record, source->event, route);
+    if (largest > route->max_record_bytes)
+        return fail(why, ST_TOO_LARGE, source->path,
+                    "becomes a Kafka record of %zu bytes, route %s allows %llu "
+                    "(routes.max_record_bytes); send less data, or a reference to it",
+                    largest, route->name, (unsigned long long)route->max_record_bytes);
+    if (route->layout != LAYOUT_SPLIT) return ST_OK;
+    const size_t sum = split_size(source, record);
+    if (sum > route->transaction_max_bytes)
+        return fail(why, ST_TOO_LARGE, source->path,
+                    "splits into records of %zu bytes in all, route %s allows %llu "
+                    "(routes.transaction_max_bytes); send fewer attributes or operations",
+                    sum, route->name, (unsigned long long)route->transaction_max_bytes);
+    return ST_OK;
+}
+
 outcome intake_event(const intake *rules, intake_source *source, arena *memory,
                      append_request *request, failure *why) {
     const config *settings = rules->config;
@@ -132,11 +159,5 @@ outcome intake_event(const intake *rules, intake_source *source, arena *memory,
     const int index = config_route(settings, valid.entry->route);
     const route_config *route = &settings->routes[index];
     request->route = rules->store_routes[index];
-    const size_t record_size = kafka_record_max_size(&request->record, source->event, route);
-    if (record_size > route->max_record_bytes)
-        return fail(why, ST_TOO_LARGE, source->path,
-                    "becomes a Kafka record of %zu bytes, route %s allows %llu "
-                    "(routes.max_record_bytes); send less data, or a reference to it",
-                    record_size, route->name, (unsigned long long)route->max_record_bytes);
-    return ST_OK;
+    return check_records(source, &request->record, route, why);
 }

@@ -33,6 +33,10 @@ static const policy POLICIES[FAULT_COUNT] = {
     "fenced several times in a few minutes: does another process publish for the same store (a "   \
     "volume mounted twice or cloned)? Stop it"
 
+#define STUCK_ADVICE                                                                               \
+    "Kafka answers but does not take this route's records: too few in-sync replicas, or no "       \
+    "leader; the route goes on by itself"
+
 static uint64_t random_below(publisher_machine *it, uint64_t bound) {
     it->random ^= it->random << 13; /* xorshift64 */
     it->random ^= it->random >> 7;
@@ -83,6 +87,10 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     if (what == FAULT_FENCED && fenced_often(it, now_ms)) {
         standing = STANDING_BLOCKED;
         advice = FENCED_ADVICE;
+    }
+    if (what == FAULT_AWAY && it->state == M_FLUSHING && ++it->stuck >= MACHINE_STUCK) {
+        standing = STANDING_BLOCKED;
+        advice = STUCK_ADVICE;
     }
     explain(it, text, advice);
     raise_standing(it, standing);
@@ -204,6 +212,7 @@ static machine_state on_linger_stop(publisher_machine *it, const machine_event *
 static void after_commit(publisher_machine *it) {
     it->position = it->read;
     it->failures = 0;
+    it->stuck = 0;
     clear_standing(it);
     if (it->position < it->suspect_until) { /* the poison is in what is left: halve that */
         it->limit = (it->suspect_until - it->position + 1) / 2;

@@ -156,6 +156,8 @@ typedef struct machine_options {
 
 #define MACHINE_FENCES 3 /* so many within MACHINE_FENCES_MS raise the alarm */
 #define MACHINE_FENCES_MS (5 * 60 * 1000)
+#define MACHINE_STUCK 2 /* flushes that ran out of time in a row, with Kafka answering in between  \
+                         */
 #define MACHINE_IDLE_MS 1000 /* M_IDLE comes back this often, for the driver's chores */
 
 /* Read the public part, touch nothing. */
@@ -170,6 +172,7 @@ typedef struct publisher_machine {
     machine_state failed_in; /* where the present standing comes from */
     bool founding;           /* the transaction writes the first position record, no events */
     uint32_t failures;       /* in a row */
+    uint32_t stuck;          /* flushes that ran out of time since the last commit */
     uint64_t random;
     int64_t fences_ms[MACHINE_FENCES]; /* the last ones, as a ring */
     uint32_t fence_count;

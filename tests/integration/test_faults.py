@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from harness.client import transaction
+from harness.client import PUBLISHED, informative, transaction
 from harness.consumer import read_all
 from harness.load import Load
 from harness.process import wait_for
@@ -105,7 +105,8 @@ def test_too_few_replicas_block_one_route_only(kafka3, server, client):
     kafka3.create_topic(it.transactions, partitions=1, replication=1, config={"min.insync.replicas": 2})
     it.start()
     client(it).publish(transaction("create_user", id="waits"))
-    wait_for(lambda: it.metrics()['ingest_route_blocked{route="transactions"}'] == 1, "the route to be blocked", 90)
+    wait_for(lambda: it.metrics()['ingest_route_blocked{route="transactions"}'] == 1, "the route to be blocked", 150)
+    client(it).publish(informative("generate_otp"), PUBLISHED)
     assert client(it).route("transactions").dead == 0
     kafka3.alter_topic(it.transactions, {"min.insync.replicas": 1})
     drained(it, client)

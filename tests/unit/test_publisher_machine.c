@@ -179,6 +179,27 @@ static void standing_follows_the_fault_until_a_success(void **state) {
     assert_int_equal(machine.limit, 4); /* grows again */
 }
 
+/* Kafka answers each time it is asked where the route stands, and yet takes no record. */
+static void flushes_that_run_out_of_time_block_the_route(void **state) {
+    (void)state;
+    settled_at(10);
+    for (int round = 1; round <= MACHINE_STUCK; round++) {
+        STEP(.kind = EV_AVAILABLE);
+        STEP(.kind = EV_BEGUN);
+        FILLED_TO(74, 64);
+        FAIL(FAULT_AWAY);
+        assert_int_equal(machine.standing,
+                         round < MACHINE_STUCK ? STANDING_RETRYING : STANDING_BLOCKED);
+        STEP(.kind = EV_TIME);
+        SETTLED_AT(10);
+    }
+    assert_int_equal(machine.standing, STANDING_BLOCKED);
+    to_commit(64);
+    COMMITTED(3, false);
+    assert_int_equal(machine.standing, STANDING_GOOD);
+    assert_int_equal(machine.stuck, 0);
+}
+
 static void pauses_grow_and_are_bounded(void **state) {
     (void)state;
     start();
@@ -688,6 +709,7 @@ int main(void) {
         cmocka_unit_test(slow_or_disturbed_commit_is_a_doubt),
         cmocka_unit_test(every_failure_discards_and_settles),
         cmocka_unit_test(standing_follows_the_fault_until_a_success),
+        cmocka_unit_test(flushes_that_run_out_of_time_block_the_route),
         cmocka_unit_test(pauses_grow_and_are_bounded),
         cmocka_unit_test(several_fences_raise_the_alarm),
         cmocka_unit_test(halts_when_only_an_operator_can_tell),
