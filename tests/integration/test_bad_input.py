@@ -39,8 +39,8 @@ def still_well(target_server):
     fds = target_server.fd_count()
     yield
     assert target_server.running, target_server.log()
-    with IngestClient(target_server.target) as client:
-        client.publish(transaction("create_user"))
+    with IngestClient(target_server.target) as client:  # it may still be busy with what the test left
+        wait_for(lambda: client.publish(transaction("create_user")), "an answer after the test")
     wait_for(lambda: target_server.fd_count() <= fds, "descriptors to be closed", 30)
     wait_for(lambda: target_server.metrics()["ingest_grpc_calls_in_flight"] == 0, "calls to end", 30)
 
