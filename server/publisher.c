@@ -324,15 +324,20 @@ static void await_events(publisher *it, const machine_order *order, machine_even
                                              : EV_TIME;
 }
 
-static void pause_thread(publisher *it, const machine_order *order, machine_event *event) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += order->wait_ms / 1000;
-    until.tv_nsec += order->wait_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
+static struct timespec after_ms(clockid_t clock, int64_t wait_ms) {
+    struct timespec when;
+    clock_gettime(clock, &when);
+    when.tv_sec += wait_ms / 1000;
+    when.tv_nsec += wait_ms % 1000 * 1000000;
+    if (when.tv_nsec >= 1000000000) {
+        when.tv_sec++;
+        when.tv_nsec -= 1000000000;
     }
+    return when;
+}
+
+static void pause_thread(publisher *it, const machine_order *order, machine_event *event) {
+    const struct timespec until = after_ms(CLOCK_MONOTONIC, order->wait_ms);
     pthread_mutex_lock(&it->lock);
     int late = 0;
     while (!atomic_load(&it->stopping) && !late)
@@ -388,20 +393,23 @@ static publisher_state public_state(const publisher_machine *machine) {
     }
 }
 
-static void report(publisher *it) {
-    static const char *const MESSAGES[] = {
-        [STANDING_GOOD] = "route publishes",
-        [STANDING_RETRYING] = "route tries again",
-        [STANDING_BLOCKED] = "route blocked",
-        [STANDING_HALTED] = "route halted",
+static void report(publisher *it, const machine_order *order) {
+    static const struct {
+        log_level level;
+        const char *message;
+    } LINES[] = {
+        [STANDING_GOOD] = {LOG_INFO, "route publishes"},
+        [STANDING_RETRYING] = {LOG_WARNING, "route tries again"},
+        [STANDING_BLOCKED] = {LOG_ERROR, "route blocked"},
+        [STANDING_HALTED] = {LOG_ERROR, "route halted"},
     };
     machine_standing standing = it->machine.standing;
-    if (standing == STANDING_RETRYING && !log_allowed(&it->retry_log, LOG_PERIOD_MS)) return;
-    log_line(standing == STANDING_GOOD       ? LOG_INFO
-             : standing == STANDING_RETRYING ? LOG_WARNING
-                                             : LOG_ERROR,
-             MESSAGES[standing], "route=%s last_error=%s", it->options.settings->name,
-             it->machine.text);
+    bool refused = order->discard == FAULT_RECORD;
+    if ((refused || standing == STANDING_RETRYING) && !log_allowed(&it->retry_log, LOG_PERIOD_MS))
+        return;
+    log_line(refused ? LOG_WARNING : LINES[standing].level,
+             refused ? "record refused" : LINES[standing].message, "route=%s last_error=%s",
+             it->options.settings->name, order->text);
 }
 
 static void update_status(publisher *it, const machine_order *order) {
@@ -424,6 +432,7 @@ static void tell_position(publisher *it) {
 
 static void *run(void *argument) {
     publisher *it = argument;
+    (void)pthread_setname_np(pthread_self(), "publisher");
     uuid random = uuid_random();
     machine_options options = {.transactional = transactional(it),
                                .max_events = it->options.settings->transaction_max_events,
@@ -441,7 +450,7 @@ static void *run(void *argument) {
         if (order->discard) discard(it, order->discard, during);
         tell_position(it);
         update_status(it, order);
-        if (order->report) report(it);
+        if (order->report) report(it, order);
     }
     advance_hint(it, true);
     if (it->reader) store_reader_close(it->reader);
@@ -493,9 +502,7 @@ void publisher_stop(publisher *it) {
 }
 
 void publisher_join(publisher *it, int64_t grace_ms) {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += grace_ms / 1000;
+    const struct timespec until = after_ms(CLOCK_REALTIME, grace_ms);
     if (pthread_timedjoin_np(it->thread, NULL, &until) != 0) {
         atomic_store(&it->abandon, true);
         pthread_join(it->thread, NULL);

@@ -18,6 +18,7 @@ outcome trial_kafka_start(const char *const *topics, size_t topic_count, int par
     trial_kafka *it = calloc(1, sizeof *it);
     if (!it) return fail(why, ST_NO_MEMORY, "", "%s", text);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    (void)rd_kafka_conf_set(conf, "log_level", "2", text, sizeof text); /* it has no brokers */
     it->host = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text);
     if (!it->host)
         rd_kafka_conf_destroy(conf);
