@@ -156,8 +156,8 @@ typedef struct machine_options {
 
 #define MACHINE_FENCES 3 /* so many within MACHINE_FENCES_MS raise the alarm */
 #define MACHINE_FENCES_MS (5 * 60 * 1000)
-#define MACHINE_STUCK 2 /* flushes that ran out of time in a row, with Kafka answering in between  \
-                         */
+/* So many flushes in a row ran out of time, with Kafka answering in between. */
+#define MACHINE_STUCK 2
 #define MACHINE_IDLE_MS 1000 /* M_IDLE comes back this often, for the driver's chores */
 
 /* Read the public part, touch nothing. */

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -89,7 +90,9 @@ def producer_rate(events: int) -> float:
     with KafkaCluster() as kafka:
         kafka.create_topic(TOPIC, partitions=6)
         floor = run(str(BUILD / "release/kafka_floor"), kafka.bootstrap, TOPIC, str(events), str(EVENT_BYTES), timeout=300)
-        return float(floor.stdout.split()[0])
+        said = re.search(r"(\d+) events/s, 0 failed", floor.stdout)
+        assert said, floor.stdout
+        return float(said[1])
 
 
 def pairs(name: str, ours: Callable[[], float], floor: Callable[[], float], count: int, goal: float) -> dict:

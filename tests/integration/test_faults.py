@@ -102,15 +102,23 @@ def test_brokers_killed_in_turn(kafka3, server, client, scale, tmp_path):
 
 def test_too_few_replicas_block_one_route_only(kafka3, server, client):
     it = server(kafka3, start=False)
-    kafka3.create_topic(it.transactions, partitions=1, replication=1, config={"min.insync.replicas": 2})
+    kafka3.create_topic(it.transactions, config={"min.insync.replicas": 3})
     it.start()
-    client(it).publish(transaction("create_user", id="waits"))
-    wait_for(lambda: it.metrics()['ingest_route_blocked{route="transactions"}'] == 1, "the route to be blocked", 150)
-    client(it).publish(informative("generate_otp"), PUBLISHED)
-    assert client(it).route("transactions").dead == 0
-    kafka3.alter_topic(it.transactions, {"min.insync.replicas": 1})
+    client(it).publish(transaction("create_user"), PUBLISHED)
+    kafka3.kill(3)
+    try:
+        client(it).publish(transaction("create_user", id="waits"))
+        wait_for(lambda: it.metrics()['ingest_route_blocked{route="transactions"}'] == 1, "the route to be blocked", 150)
+        for _ in range(100):
+            client(it).publish(informative("generate_otp"), PUBLISHED)
+        assert it.metrics()['ingest_route_blocked{route="informative"}'] == 0
+        route = client(it).route("transactions")
+        assert (route.dead, route.pending) == (0, 1) and "replicas" in route.last_error
+    finally:
+        kafka3.start_node(3)
+        kafka3.wait_ready()
     drained(it, client)
-    assert len(read_all(kafka3.bootstrap, it.transactions)) == 1
+    assert len(read_all(kafka3.bootstrap, it.transactions)) == 2
 
 
 def test_a_paused_server_comes_back_without_doubling(kafka3, server, client, tmp_path):
