@@ -38,7 +38,10 @@ static void on_done(append_request *request) {
     ((bench_request *)(void *)request)->owner->left--;
 }
 
-static double run_store(event_store *store, uint32_t route, int size, int lists, bool remember) {
+typedef enum bench_ids { IDS_OFF, IDS_RANDOM, IDS_IN_ORDER } bench_ids;
+
+static double run_store(event_store *store, uint32_t route, int size, int lists, bench_ids kind) {
+    static const char *const KINDS[] = {"off", "random", "ordered"};
     bench_list *all = calloc((size_t)lists, sizeof *all);
     bench_request *requests = calloc((size_t)lists * (size_t)size, sizeof *requests);
     char(*ids)[40] = calloc((size_t)lists * (size_t)size, sizeof *ids);
@@ -63,11 +66,13 @@ static double run_store(event_store *store, uint32_t route, int size, int lists,
                 char *id = ids[(size_t)i * (size_t)size + (size_t)j];
                 number++;
                 (void)snprintf(id, sizeof *ids, "%016llx-%llu",
-                               (unsigned long long)(number * 0x9e3779b97f4a7c15u),
+                               (unsigned long long)(kind == IDS_RANDOM
+                                                        ? number * 0x9e3779b97f4a7c15u
+                                                        : number),
                                (unsigned long long)number);
                 *at = (bench_request){.owner = &all[i]};
                 at->request.route = route;
-                at->request.remember = remember;
+                at->request.remember = kind != IDS_OFF;
                 at->request.done = on_done;
                 at->request.record.id = bytes_of_string(id);
                 at->request.record.source = bytes_of_string("/bench");
@@ -89,8 +94,8 @@ static double run_store(event_store *store, uint32_t route, int size, int lists,
     }
     double seconds = (double)(clock_monotonic_us() - began) / 1e6;
     double rate = (double)events / seconds;
-    printf("lists of %4d, %4d in flight, ids %-3s: %9.0f events/s, %5.2f us CPU an event\n", size,
-           lists, remember ? "on" : "off", rate, (double)(cpu_us() - cpu) / (double)events);
+    printf("lists of %4d, %4d in flight, ids %-7s: %9.0f events/s, %5.2f us CPU an event\n", size,
+           lists, KINDS[kind], rate, (double)(cpu_us() - cpu) / (double)events);
     free(all);
     free(requests);
     free(ids);
@@ -122,8 +127,9 @@ static double run_raw(const char *directory) {
         if (error) abort();
     }
     double rate = (double)events / ((double)(clock_monotonic_us() - began) / 1e6);
-    printf("raw RocksDB, synced batches of 1000       : %9.0f events/s, %5.2f us CPU an event\n",
-           rate, (double)(cpu_us() - cpu) / (double)events);
+    printf(
+        "raw RocksDB, synced batches of 1000           : %9.0f events/s, %5.2f us CPU an event\n",
+        rate, (double)(cpu_us() - cpu) / (double)events);
     rocksdb_writebatch_destroy(batch);
     rocksdb_writeoptions_destroy(sync);
     rocksdb_close(db);
@@ -147,12 +153,14 @@ int main(int argc, char **argv) {
         return 1;
     }
     double raw = run_raw(options.directory);
-    (void)run_store(store, route, 1, 1, true);
-    (void)run_store(store, route, 1, 1000, true);
-    (void)run_store(store, route, 100, 20, true);
-    double with_ids = run_store(store, route, 1000, 8, true);
-    double without = run_store(store, route, 1000, 8, false);
-    printf("ratio to raw: %.2f with ids, %.2f without\n", with_ids / raw, without / raw);
+    double off = run_store(store, route, 1000, 8, IDS_OFF);
+    double ordered = run_store(store, route, 1000, 8, IDS_IN_ORDER);
+    (void)run_store(store, route, 1, 1, IDS_IN_ORDER);
+    (void)run_store(store, route, 1, 1000, IDS_IN_ORDER);
+    (void)run_store(store, route, 100, 20, IDS_IN_ORDER);
+    double random = run_store(store, route, 1000, 8, IDS_RANDOM);
+    printf("ratio to raw: %.2f without ids, %.2f with ordered, %.2f with random ones\n", off / raw,
+           ordered / raw, random / raw);
     store_close(store);
     return 0;
 }

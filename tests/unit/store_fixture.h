@@ -86,13 +86,39 @@ static UNUSED int setup(void **state) {
     return 0;
 }
 
-static UNUSED void run_shell(const char *format, ...) {
+static UNUSED PRINTF_LIKE(1, 2) void run_shell(const char *format, ...) {
     char line[512];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(line, sizeof line, format, args);
     va_end(args);
     if (system(line) != 0) fail_msg("%s", line);
+}
+
+/*
+ * Starts this program once more, as a child that works on the folder and reports to `pipe_end`;
+ * main hands it to the test's child_main. Not a bare fork: RocksDB's threads would be missing in
+ * it.
+ */
+static UNUSED pid_t start_child(const fixture *f, const char *what, int number, int pipe_end) {
+    pid_t child = fork();
+    if (child != 0) return child;
+    char numbers[2][16];
+    (void)snprintf(numbers[0], sizeof numbers[0], "%d", number);
+    (void)snprintf(numbers[1], sizeof numbers[1], "%d", pipe_end);
+    (void)execl("/proc/self/exe", "child", what, f->directory, numbers[0], numbers[1],
+                (char *)NULL);
+    _exit(127);
+}
+
+static UNUSED void init_child(fixture *f, char **argv) {
+    *f = (fixture){0};
+    (void)snprintf(f->directory, sizeof f->directory, "%s", argv[2]);
+    store_options_init(&f->options);
+    f->options.directory = f->directory;
+    f->options.reserve_free_bytes = 0;
+    f->options.fatal = on_fatal;
+    f->options.arg = f;
 }
 
 static UNUSED int teardown(void **state) {

@@ -38,19 +38,16 @@ static void append_until_killed(fixture *f, int round, int pipe_end) {
 static uint64_t run_and_kill(fixture *f, int round) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        (void)close(ends[0]);
-        append_until_killed(f, round, ends[1]);
-    }
+    pid_t child = start_child(f, "append", round, ends[1]);
     (void)close(ends[1]);
     uint64_t acked = 0;
     uint64_t last;
-    int64_t until = clock_monotonic_ms() + 30 + rand() % 100;
+    int64_t until = 0;
     bool killed = false;
     while (read(ends[0], &last, sizeof last) == sizeof last) {
         acked = last;
-        if (!killed && clock_monotonic_ms() > until) killed = kill(child, SIGKILL) == 0;
+        if (!until) until = clock_monotonic_ms() + rand() % 100;
+        if (!killed && clock_monotonic_ms() >= until) killed = kill(child, SIGKILL) == 0;
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -105,8 +102,7 @@ static int fail_a_write(fixture *f) {
 
 static void stops_at_a_failed_write(void **state) {
     fixture *f = *state;
-    pid_t child = fork();
-    if (child == 0) _exit(fail_a_write(f));
+    pid_t child = start_child(f, "fail", 0, 0);
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
@@ -153,7 +149,16 @@ static void done_comes_after_visibility(void **state) {
     assert_int_equal(figures.queued_bytes, 0);
 }
 
-int main(void) {
+static int child_main(char **argv) {
+    static fixture f;
+    init_child(&f, argv);
+    if (strcmp(argv[1], "fail") == 0) return fail_a_write(&f);
+    append_until_killed(&f, atoi(argv[3]), atoi(argv[4]));
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) return child_main(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(survives_being_killed, setup_closed, teardown),
         cmocka_unit_test_setup_teardown(stops_at_a_failed_write, setup_closed, teardown),

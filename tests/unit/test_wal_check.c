@@ -37,34 +37,36 @@ static void newest_wal(const char *directory, char *path, uint64_t *size) {
     *size = (uint64_t)status.st_size;
 }
 
-/* `small` batches, then one of `last` bytes; returns through `before_last`. */
-static void make_store(wal_case *c, int small, size_t last) {
+/* In the child: `small` batches of one, the WAL's size to the pipe, and one of `last` bytes. */
+static int fill_store(fixture *f, int small, size_t last, int pipe_end) {
+    char path[256];
+    uint64_t size;
+    char *body = calloc(1, last + 1);
+    if (try_open(f) != ST_OK) return 1;
+    for (int i = 0; i < small; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "s%d", i);
+        if (append_one(f, id, "some small body", NULL) != ST_OK) return 2;
+    }
+    newest_wal(f->directory, path, &size);
+    if (write(pipe_end, &size, sizeof size) != sizeof size) return 3;
+    memset(body, 'x', last);
+    return append_one(f, "last", body, NULL) == ST_OK ? 0 : 4;
+}
+
+static void make_store(wal_case *c, int small, int last) {
     fixture *f = &c->base;
     int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        char path[256];
-        uint64_t size;
-        char *body = calloc(1, last + 1);
-        if (try_open(f) != ST_OK) _exit(1);
-        for (int i = 0; i < small; i++) {
-            char id[16];
-            (void)snprintf(id, sizeof id, "s%d", i);
-            if (append_one(f, id, "some small body", NULL) != ST_OK) _exit(2);
-        }
-        newest_wal(f->directory, path, &size);
-        if (write(ends[1], &size, sizeof size) != sizeof size) _exit(3);
-        memset(body, 'x', last);
-        if (append_one(f, "last", body, NULL) != ST_OK) _exit(4);
-        _exit(0);
-    }
     int status;
+    char size[16];
+    assert_int_equal(pipe(ends), 0);
+    (void)snprintf(size, sizeof size, "%d", last);
+    pid_t child = start_child(f, size, small, ends[1]);
+    (void)close(ends[1]);
     assert_int_equal(read(ends[0], &c->before_last, sizeof c->before_last), sizeof c->before_last);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     (void)close(ends[0]);
-    (void)close(ends[1]);
     newest_wal(f->directory, c->wal, &c->size);
     assert_true(c->size > c->before_last);
 }
@@ -264,7 +266,12 @@ static void refuses_a_flaw_in_an_older_log(void **state) {
     assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        static fixture f;
+        init_child(&f, argv);
+        _exit(fill_store(&f, atoi(argv[3]), (size_t)atoi(argv[1]), atoi(argv[4])));
+    }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_case, teardown_case)
     const struct CMUnitTest tests[] = {
         TEST(repairs_every_truncation),       TEST(repairs_zeros_at_the_end),
