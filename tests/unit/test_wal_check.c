@@ -202,7 +202,13 @@ static void refuses_damage_before_the_end(void **state) {
         fixture copy = copy_of(c, true, wal);
         flip(wal, at);
         assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
-        assert_true(copy.why.reason[0]);
+        /* A changed length hides the records up to the next block: behind the last such border
+         * only the evidence knows. Before it the log itself does, and is left as it is. */
+        if (at >= 32768) continue;
+        uint64_t size;
+        newest_wal(copy.directory, wal, &size);
+        assert_string_equal(copy.why.field, "wal");
+        assert_int_equal(size, c->size);
     }
 }
 
