@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from harness.client import PUBLISHED, informative, transaction
 from harness.consumer import read_all
+from harness.kafka import KafkaCluster
 from harness.load import Load
 from harness.process import wait_for
 from harness.verify import check_exactly_once, check_sequences
@@ -133,3 +136,21 @@ def test_a_paused_server_comes_back_without_doubling(kafka3, server, client, tmp
         acks = load.stop()
     drained(it, client)
     check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
+
+
+@pytest.mark.full
+def test_two_of_five_brokers_away(server, client, tmp_path):
+    with KafkaCluster(nodes=5) as kafka:
+        it = server(kafka)
+        with Load(it.target, tmp_path, lanes=32, shapes=("transaction", "group", "informative"), rate=500) as load:
+            wait_for(lambda: load.count() > 500, "some load")
+            kafka.kill(2)
+            kafka.kill(4)
+            time.sleep(10)
+            it.restart()
+            time.sleep(5)
+            kafka.start_all()
+            acks = load.stop()
+        drained(it, client, timeout=240)
+        check_exactly_once(acks, read_all(kafka.bootstrap, topics(it), timeout=120))
+        check_sequences(acks)

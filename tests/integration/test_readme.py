@@ -1,0 +1,78 @@
+"""The README's commands, run as they are printed; only addresses are put in the place of the printed ones."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from harness.client import PUBLISHED, transaction
+from harness.paths import BUILD, ROOT, SERVER
+from harness.process import Process, free_port, wait_for
+from harness.server import Ingestd
+
+README = (ROOT / "README.md").read_text()
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+
+
+def commands() -> list[str]:
+    """Those of the tools, each with all its lines: to where its quotes are closed and no backslash ends the line."""
+    found, open_command = [], ""
+    for line in SHELL.splitlines():
+        if open_command or line.startswith(("grpcurl ", "kcat ")):
+            open_command += line + "\n"
+            if open_command.count("'") % 2 == 0 and not line.endswith("\\"):
+                found.append(open_command)
+                open_command = ""
+    return found
+
+
+@pytest.fixture
+def trial(tmp_path):
+    """The server as script/run starts it without Kafka. Returns the replacements for the printed addresses."""
+    target, file = f"127.0.0.1:{free_port()}", tmp_path / "kafka-address"
+    flags = ["--trial", "--trial-address-file", str(file), "--listen", target, "--http", f"127.0.0.1:{free_port()}"]
+    process = Process([str(SERVER), *flags], tmp_path / "ingestd.log")
+    process.start()
+    wait_for(lambda: file.exists() and file.read_text(), "the trial's address")
+    yield {"localhost:50051": target, "build/trial/kafka-address": str(file)}
+    assert process.terminate() == 0
+    data = re.search(r"/\S*ingest-trial-\w+", process.log.read_text())
+    assert data is None or not (ROOT / data[0]).exists(), "the throwaway folder is still there"
+
+
+def shell(command: str, replacements: dict[str, str]) -> str:
+    for old, new in replacements.items():
+        command = command.replace(old, new)
+    path = f"PATH={BUILD / 'tools/bin'}:$PATH"
+    done = subprocess.run(["bash", "-c", f"{path}; {command}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_every_command_in_order(trial):
+    assert len(commands()) == 4, commands()
+    said = {command: shell(command, trial) for command in commands()}
+    read = next(text for command, text in said.items() if command.startswith("kcat"))
+    assert '"name":"Ada"' in read
+    status = next(text for command, text in said.items() if "GetEventStatus" in command)
+    assert re.search("PENDING|PUBLISHED", status)
+
+
+def test_the_configuration_shown_is_accepted(tmp_path):
+    [shown] = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    file = tmp_path / "ingestd.yaml"
+    file.write_text(shown)
+    done = subprocess.run([SERVER, "--config", file, "--check-config"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["routes"][0]["format"] == "json"
+
+
+def test_the_methods_named_exist(kafka, server, client):
+    it: Ingestd = server(kafka)
+    client(it).publish(transaction("create_user"), PUBLISHED)
+    listed = shell(f"grpcurl -plaintext {it.target} describe", {})
+    for service, method in re.findall(r"`(\w+Service)/(\w+)`", README):
+        assert f"rpc {method} " in listed, f"{service}/{method}"
