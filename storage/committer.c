@@ -157,6 +157,8 @@ static bool scratch_fits(committer *self, size_t size) {
 }
 
 static void answer_known(committer *self, append_request *request, const id_entry *known) {
+    request->route = known->route;
+    request->sequence = known->sequence;
     if (memcmp(known->fingerprint, request->fingerprint, STORE_FINGERPRINT_SIZE) != 0) {
         request->result = ST_ID_CONFLICT;
         return;
@@ -164,8 +166,6 @@ static void answer_known(committer *self, append_request *request, const id_entr
     request->result = ST_OK;
     request->duplicate = true;
     request->dead = known->dead;
-    request->route = known->route;
-    request->sequence = known->sequence;
     atomic_fetch_add_explicit(&self->store->duplicates, 1, memory_order_relaxed);
 }
 

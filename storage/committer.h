@@ -23,17 +23,20 @@ struct append_request {
     bool remember; /* false for an id made by the server: neither looked up nor stored */
     uint8_t fingerprint[STORE_FINGERPRINT_SIZE];
     /* out */
-    outcome result;    /* ST_OK, ST_ID_CONFLICT, ST_STORAGE_FULL */
+    /* ST_OK; ST_ID_CONFLICT, and sequence and route are those of the event that has the id;
+     * ST_STORAGE_FULL; ST_CORRUPT, ST_IO: the id could not be read; ST_NO_MEMORY */
+    outcome result;
     bool duplicate;    /* with ST_OK: known already; sequence and route are the first one's */
     bool dead;         /* with duplicate: it is a dead letter by now */
-    uint64_t sequence; /* with ST_OK */
+    uint64_t sequence; /* with ST_OK, and with ST_ID_CONFLICT */
     /* Called once, on the committer's thread; must not block. May free the request. */
     void (*done)(append_request *request);
 };
 
 /*
- * Queues a list of requests, linked by `next`, in their order. Never blocks. ST_OVERLOADED or
- * ST_STOPPING: none was taken and done() will not be called.
+ * Queues a list of requests, linked by `next`, in their order. Never blocks. ST_OVERLOADED,
+ * ST_STOPPING, ST_UNAVAILABLE (a write failed) or ST_INVALID (no such route): none was taken and
+ * done() will not be called.
  */
 MUST_CHECK outcome committer_submit(event_store *store, append_request *list);
 

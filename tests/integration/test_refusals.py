@@ -105,7 +105,7 @@ def test_an_id_is_an_idempotency_key(kafka, server, client):
     with pytest.raises(grpc.RpcError) as refusal:
         client(it).publish(transaction(operation("create_user", "e", {"a": 2}), id="same"))
     assert refusal.value.code() == CODE.ALREADY_EXISTS
-    assert "event.id" in refusal.value.details()
+    assert "event.id" in refusal.value.details() and "(sequence 1)" in refusal.value.details()
     client(it).publish(transaction("create_user", id="same", source="another"))
     it.restart()
     assert client(it).publish(rebuilt).duplicate
