@@ -4,6 +4,8 @@
  */
 #include "server/exposition.h"
 
+#include <librdkafka/rdkafka.h>
+
 #include "storage/clock.h"
 
 typedef struct route_figures {
@@ -125,8 +127,9 @@ static void write_requests(metrics_writer *to, const picture *now) {
     }
     metrics_family(to, METRICS_GAUGE, "ingest_grpc_calls_in_flight", "gRPC calls not ended.");
     metrics_integer(to, METRICS_NO_LABELS, rpc_server_calls(now->server->rpc));
-    metrics_family(to, METRICS_GAUGE, "ingest_build_info", "1; the version is a label.");
-    metrics_integer(to, METRICS_LABELS({"version", INGEST_VERSION}), 1);
+    metrics_family(to, METRICS_GAUGE, "ingest_build_info", "1; versions are labels.");
+    metrics_integer(
+        to, METRICS_LABELS({"version", INGEST_VERSION}, {"librdkafka", rd_kafka_version_str()}), 1);
 }
 
 /* ---- the paths ------------------------------------------------------------------------- */

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 
+import confluent_kafka
 import pytest
 
 from harness.client import PUBLISHED, informative, transaction
@@ -133,6 +135,30 @@ def test_a_paused_server_comes_back_without_doubling(kafka3, server, client, tmp
             time.sleep(4)
             it.resume()
             time.sleep(1)
+        acks = load.stop()
+    drained(it, client)
+    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
+
+
+def newest_librdkafka(folder):
+    """The library inside the Python client's wheel, as a folder for LD_LIBRARY_PATH."""
+    libs = Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs"
+    [library] = libs.glob("librdkafka*.so*")
+    (folder / "librdkafka.so.1").symlink_to(library)
+    return f"{folder}:{libs}"
+
+
+def test_the_newest_librdkafka(kafka3, server, client, tmp_path):
+    it = server(kafka3, env={"LD_LIBRARY_PATH": newest_librdkafka(tmp_path)})
+    assert it.metrics().total("ingest_build_info", librdkafka=confluent_kafka.libversion()[0]) == 1
+    with Load(it.target, tmp_path, lanes=32, shapes=("transaction", "group", "informative")) as load:
+        for _ in range(3):
+            time.sleep(random.uniform(0.5, 2))
+            it.restart()
+        kafka3.kill(1)
+        time.sleep(2)
+        kafka3.start_node(1)
+        kafka3.wait_ready()
         acks = load.stop()
     drained(it, client)
     check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
