@@ -178,11 +178,12 @@ static outcome set_property(config *all, const char *name, const char *value, fa
 
 /* Reads "routes[N].KEY"; false when `path` is not of that form. */
 static bool split_route_path(const char *path, size_t *index, const char **key) {
-    unsigned long number;
-    int used = 0;
-    if (sscanf(path, "routes[%lu].%n", &number, &used) != 1 || used == 0) return false;
-    *index = number;
-    *key = path + used;
+    static const char LIST[] = "routes[";
+    if (strncmp(path, LIST, sizeof LIST - 1) != 0) return false;
+    char *end;
+    *index = strtoul(path + sizeof LIST - 1, &end, 10);
+    if (end == path + sizeof LIST - 1 || strncmp(end, "].", 2) != 0) return false;
+    *key = end + 2;
     return true;
 }
 

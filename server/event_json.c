@@ -31,7 +31,7 @@ static void put_char(writer *to, char c) {
     to->len++;
 }
 
-#define PUT_LITERAL(to, text) put(to, text, sizeof text - 1)
+#define PUT_LITERAL(to, text) put(to, text, sizeof(text) - 1)
 
 /* ---- scalars --------------------------------------------------------------------------- */
 

@@ -63,7 +63,7 @@ static void set_status(health_service *service, const char *name, serving_status
         i++;
     if (i == service->name_count) {
         if (i == HEALTH_NAMES_MAX || strlen(name) >= HEALTH_NAME_MAX) return;
-        strcpy(service->names[i].name, name);
+        memcpy(service->names[i].name, name, strlen(name) + 1);
         service->name_count++;
     }
     service->names[i].status = status;

@@ -171,7 +171,7 @@ static void check_topic(rd_kafka_t *rk, const rd_kafka_ConfigResource_t *resourc
     const char *min_insync = entry_value(resource, "min.insync.replicas");
     const char *unclean = entry_value(resource, "unclean.leader.election.enable");
     int replicas = replicas_of(rk, name);
-    if (replicas < SAFE_REPLICAS || atoi(min_insync) < SAFE_MIN_INSYNC ||
+    if (replicas < SAFE_REPLICAS || strtol(min_insync, NULL, 10) < SAFE_MIN_INSYNC ||
         strcmp(unclean, "true") == 0)
         log_line(LOG_WARNING, "topic may lose what it has committed",
                  "topic=%s replicas=%d min_insync_replicas=%s unclean_leader_election=%s "

@@ -14,8 +14,6 @@
 
 #include "server/ingestd.h"
 
-extern char **environ;
-
 /* All threads are made later and inherit the mask: only main waits for signals. */
 static sigset_t block_signals(void) {
     sigset_t set;

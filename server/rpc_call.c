@@ -99,7 +99,7 @@ struct rpc_call {
 
 /* ---- states -------------------------------------------------------------------------------- */
 
-static const int8_t WRITE_STEPS[W_STATES][E_EVENTS] = {
+static const int WRITE_STEPS[W_STATES][E_EVENTS] = {
     /*              SEND       END       SENT_MORE  SENT_ALL  STATUS_SENT */
     [W_IDLE] = {W_SENDING, W_ENDING, -1, -1, -1},
     [W_SENDING] = {W_SENDING, W_LAST, W_SENDING, W_IDLE, -1},

@@ -16,7 +16,7 @@ static bytes meta_key(uint8_t key[KEY_SIZE_MAX], const char *prefix, uint64_t nu
     uint8_t octets[8];
     size_t len = strlen(prefix);
     put_be64(octets, number);
-    memcpy(key, prefix, len);
+    memcpy(key, prefix, len); /* NOLINT(bugprone-not-null-terminated-result): no text any more */
     memcpy(key + len, octets + 8 - digits, digits);
     return bytes_of(key, len + digits);
 }

@@ -66,8 +66,9 @@ class Ingestd:
             raise AssertionError(f"{error}\n{self.log()}") from error
 
     def stop(self) -> None:
-        """Ends it in any case; for the end of a test."""
+        """Ends it in any case; for the end of a test. A build with sanitizers must have found nothing."""
         self.process.kill()
+        self._check_sanitizers()
 
     def kill9(self) -> None:
         assert self.process.running, f"ingestd is gone:\n{self.log()}"
@@ -76,7 +77,13 @@ class Ingestd:
     def terminate(self, timeout: float = 40) -> None:
         """SIGTERM; it has to end with 0."""
         code = self.process.terminate(timeout)
+        self._check_sanitizers()
         assert code == 0, f"ingestd ended with {code}:\n{self.log()}"
+
+    def _check_sanitizers(self) -> None:
+        said = self.process.log.read_text(errors="replace") if self.process.log.exists() else ""
+        report = re.search(r"(ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error:).*", said, re.S)
+        assert not report, report[0][:6000]
 
     def restart(self, ready: bool = True) -> Ingestd:
         """Starts it again on the same data and ports; killed first (-9) if it runs."""
