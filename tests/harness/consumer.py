@@ -34,9 +34,10 @@ Until = int | Callable[[list[Record]], bool]
 
 
 class Reader:
-    """Reads all partitions of some topics from the beginning, on and on; `records` holds what was read."""
+    """Reads all partitions of some topics from the beginning, on and on; `records` holds what was read. Waits up to
+    `timeout` seconds for the topics to exist."""
 
-    def __init__(self, bootstrap: str, topics: str | Iterable[str], isolation: str = "read_committed"):
+    def __init__(self, bootstrap: str, topics: str | Iterable[str], isolation: str = "read_committed", timeout: float = 30):
         self.records: list[Record] = []
         self._consumer = Consumer(
             {
@@ -55,7 +56,7 @@ class Reader:
             }
         )
         names = [topics] if isinstance(topics, str) else list(topics)
-        self._next = {part: OFFSET_BEGINNING for name in names for part in self._partitions(name)}
+        self._next = {part: OFFSET_BEGINNING for name in names for part in self._partitions(name, timeout)}
         self._at_end: dict[tuple[str, int], bool] = {}
 
     def read(self, until: Until | None = None, timeout: float = 60) -> list[Record]:
@@ -78,12 +79,13 @@ class Reader:
     def close(self) -> None:
         self._consumer.close()
 
-    def _partitions(self, topic: str) -> list[tuple[str, int]]:
+    def _partitions(self, topic: str, timeout: float) -> list[tuple[str, int]]:
         def exists() -> TopicMetadata | None:
             found = self._consumer.list_topics(topic, timeout=5).topics[topic]
             return None if found.error else found
 
-        found = wait_for(exists, f"topic {topic}")  # the server makes it when it first reaches Kafka
+        # The server makes it when it first reaches Kafka.
+        found = wait_for(exists, f"topic {topic}", timeout)
         return [(topic, number) for number in found.partitions]
 
     def _take(self, messages: list[Message]) -> None:
@@ -113,7 +115,7 @@ def read_all(
     timeout: float = 60,
 ) -> list[Record]:
     """All records of the topics, see Reader.read."""
-    reader = Reader(bootstrap, topics, isolation)
+    reader = Reader(bootstrap, topics, isolation, timeout)
     try:
         return reader.read(until, timeout)
     finally:

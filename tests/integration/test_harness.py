@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 from harness.consumer import Reader, read_all
 from harness.kafka import KafkaCluster
 from harness.load import Ack
@@ -105,8 +105,8 @@ def test_topic_settings_change(kafka: KafkaCluster, topic: str) -> None:
 
 
 def test_unknown_topic_is_an_error(kafka: KafkaCluster) -> None:
-    with pytest.raises(KafkaException):
-        read_all(kafka.bootstrap, "nobody-made-this")
+    with pytest.raises(AssertionError, match="topic nobody-made-this"):
+        read_all(kafka.bootstrap, "nobody-made-this", timeout=2)
 
 
 def test_paused_node_takes_nothing_and_comes_back(own_kafka: KafkaCluster) -> None:
