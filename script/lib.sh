@@ -19,3 +19,9 @@ build() {
     say "building build/$preset"
     (cd "$root" && cmake --preset "$preset" "$@" && cmake --build --preset "$preset") >&2
 }
+
+# build_mutants: after build release, the programs that are broken on purpose.
+build_mutants() {
+    say "building the mutants"
+    (cd "$root" && cmake --build --preset release --target mutants) >&2
+}

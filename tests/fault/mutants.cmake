@@ -1,0 +1,1 @@
+# One line a mutant: its name, the source that is broken, the programs that are built with it.
