@@ -62,7 +62,7 @@ class PowerRun:
             list(map(str, command)), env=environment, capture_output=True, text=True, errors="replace", timeout=120
         )
         if worker.returncode not in (0, CUT, STOPPED, REFUSED) or not report.exists():
-            self.fail(f"{worker.stderr.strip() or worker.stdout.strip()} (exit status {worker.returncode}, {text})")
+            self.fail(worker.returncode, worker.stderr.strip() or worker.stdout.strip())
         shutil.rmtree(f"{self.volume}.before")
         return {**json.loads(report.read_text()), "said": worker.stdout.strip()}
 
@@ -71,10 +71,12 @@ class PowerRun:
         notes = NOTE.iter_unpack(self.oracle.read_bytes())
         return len({(route, sequence) for kind, route, sequence, _, _ in notes if kind == NOTE_ACKED})
 
-    def fail(self, reason: str) -> None:
-        shutil.copytree(self.place, self.folder / "place", dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    def fail(self, status: int, said: str) -> None:
+        shutil.copytree(self.place, self.folder / "place")
         self.remove()
-        raise Violation(reason)
+        if "power shim:" in said:  # its own fault, and nothing that a control may count as a catch
+            raise RuntimeError(said)
+        raise Violation(f"{said or 'it crashed'} (exit status {status})\nthe command is in {self.folder}/command")
 
     def remove(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)

@@ -12,7 +12,15 @@ from .stage import Summary, Torture
 LETTER = "A"
 TITLE = "power cuts on the storage library"
 SHORT = 0.1
-MUTANTS: tuple[str, ...] = ()
+MUTANTS = (
+    "sync_off",
+    "acked_before_sync",
+    "visible_before_sync",
+    "evidence_before_sync",
+    "ids_unchecked",
+    "folder_unsynced",
+    "torn_tail_kept",
+)
 
 CUTS = 2000
 CUTS_PER_STORE = 40  # one after the other
