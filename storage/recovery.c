@@ -235,7 +235,8 @@ outcome store_recover(event_store *store, failure *why) {
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
-    if (result == ST_OK) result = note_evidence(store, why);
+    /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(store->directory, why);
+    if (result == ST_OK) result = note_evidence(store, why);
     return result;
 }

@@ -22,6 +22,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
@@ -180,6 +181,15 @@ static _Noreturn void cut(int status) {
 void power_cut(int status) {
     (void)pthread_mutex_lock(&lock);
     cut(status);
+}
+
+/* An assertion of a library: ends the process as abort() would, and the power with it. */
+void __assert_fail(const char *text, const char *file, unsigned line, const char *function) {
+    (void)fprintf(stderr, "assertion failed: %s:%u: %s: %s\n", file, line, function, text);
+    void *frames[32];
+    backtrace_symbols_fd(frames, backtrace(frames, 32), STDERR_FILENO);
+    if (!watching || inside) abort();
+    power_cut(POWER_ASSERTED_STATUS);
 }
 
 void power_mark(void) {
