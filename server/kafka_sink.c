@@ -89,9 +89,10 @@ fault kafka_fault(rd_kafka_resp_err_t code) {
     case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
     case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
     case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
-    case RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS:
     case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
         return FAULT_AWAY;
+    case RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS: /* even the end of the last one is not taken */
+        return FAULT_STUCK;
     default:
         /* What a broker says and we do not know is the route's, so that people see it and no
          * event is blamed; what the library says calls for a new producer. */
@@ -609,9 +610,8 @@ fault kafka_sink_flush(kafka_sink *it, sink_failure *why) {
         if (records_failed(with)) break;
         if (!out_of_time(it->options.abandon, deadline)) continue;
         if (with->transport_error) return failed_time(why, "publishing");
-        return failed(why, FAULT_ROUTE, RD_KAFKA_RESP_ERR__TIMED_OUT,
-                      "publishing: no progress although the brokers answer; too few replicas in "
-                      "sync?");
+        return failed(why, FAULT_STUCK, RD_KAFKA_RESP_ERR__TIMED_OUT,
+                      "publishing: no progress although the brokers answer");
     }
     return records_failed(with) ? failed_records(it, why) : FAULT_NONE;
 }
@@ -638,7 +638,7 @@ fault kafka_sink_commit(kafka_sink *it, int64_t *elapsed_ms, bool *transport_err
     *transport_error = with->transport_error;
     if (error) {
         fault what = failed_error(why, "committing", error);
-        return what == FAULT_AWAY ? why->fault = FAULT_DOUBT : what;
+        return what == FAULT_AWAY || what == FAULT_STUCK ? why->fault = FAULT_DOUBT : what;
     }
     atomic_store(&it->reachable, true);
     return FAULT_NONE;

@@ -14,6 +14,10 @@ typedef struct policy {
     const char *advice;
 } policy;
 
+#define STUCK_ADVICE                                                                               \
+    "Kafka answers but does not take this route's records: too few in-sync replicas, or no "       \
+    "leader; the route goes on by itself"
+
 static const policy POLICIES[FAULT_COUNT] = {
     [FAULT_NONE] = {"none", 0, 0, STANDING_GOOD, ""},
     [FAULT_AWAY] = {"away", 100, 10000, STANDING_RETRYING, "trying again"},
@@ -21,6 +25,7 @@ static const policy POLICIES[FAULT_COUNT] = {
     [FAULT_RECORD] = {"record", 0, 0, STANDING_GOOD, "looking for the event at fault"},
     [FAULT_ROUTE] = {"route", 1000, 60000, STANDING_BLOCKED,
                      "the route waits; correct the topic or the rights, it goes on by itself"},
+    [FAULT_STUCK] = {"stuck", 1000, 10000, STANDING_BLOCKED, STUCK_ADVICE},
     [FAULT_FENCED] = {"fenced", 1000, 30000, STANDING_RETRYING, "asking Kafka what it has"},
     [FAULT_FATAL] = {"fatal", 100, 10000, STANDING_RETRYING, "trying again with a new producer"},
     [FAULT_DEAD_FULL] = {"dead_full", 5000, 60000, STANDING_BLOCKED,
@@ -32,10 +37,6 @@ static const policy POLICIES[FAULT_COUNT] = {
 #define FENCED_ADVICE                                                                              \
     "fenced several times in a few minutes: does another process publish for the same store (a "   \
     "volume mounted twice or cloned)? Stop it"
-
-#define STUCK_ADVICE                                                                               \
-    "Kafka answers but does not take this route's records: too few in-sync replicas, or no "       \
-    "leader; the route goes on by itself"
 
 static uint64_t random_below(publisher_machine *it, uint64_t bound) {
     it->random ^= it->random << 13; /* xorshift64 */

@@ -79,6 +79,7 @@ typedef enum fault {
     FAULT_DOUBT,     /* a commit may or may not have happened */
     FAULT_RECORD,    /* a record was refused for what it is */
     FAULT_ROUTE,     /* the topic or our rights: the route cannot be written */
+    FAULT_STUCK,     /* nobody's either: Kafka answers, and takes nothing from this route */
     FAULT_FENCED,    /* another producer took our transactional id, or we slept too long */
     FAULT_FATAL,     /* the library gave up on this producer */
     FAULT_DEAD_FULL, /* no room for another dead letter */

@@ -200,6 +200,23 @@ static void flushes_that_run_out_of_time_block_the_route(void **state) {
     assert_int_equal(machine.stuck, 0);
 }
 
+/* A partition without enough replicas does not take the end of its transaction either, so that even
+ * settling gets no further. */
+static void settling_that_is_stuck_blocks_the_route(void **state) {
+    (void)state;
+    settled_at(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    FILLED_TO(74, 64);
+    FAIL(FAULT_AWAY);
+    STEP(.kind = EV_TIME);
+    FAIL(FAULT_STUCK);
+    assert_int_equal(machine.standing, STANDING_BLOCKED);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    assert_int_equal(machine.standing, STANDING_GOOD);
+}
+
 static void pauses_grow_and_are_bounded(void **state) {
     (void)state;
     start();
@@ -710,6 +727,7 @@ int main(void) {
         cmocka_unit_test(every_failure_discards_and_settles),
         cmocka_unit_test(standing_follows_the_fault_until_a_success),
         cmocka_unit_test(flushes_that_run_out_of_time_block_the_route),
+        cmocka_unit_test(settling_that_is_stuck_blocks_the_route),
         cmocka_unit_test(pauses_grow_and_are_bounded),
         cmocka_unit_test(several_fences_raise_the_alarm),
         cmocka_unit_test(halts_when_only_an_operator_can_tell),
