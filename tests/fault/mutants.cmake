@@ -1,1 +1,10 @@
 # One line a mutant: its name, the source that is broken, the programs that are built with it.
+# Stages A and D: the storage library under power cuts and injected errors.
+add_mutant(sync_off storage/store_db.c store_worker)
+add_mutant(failed_sync_ignored storage/store_db.c store_worker)
+add_mutant(acked_before_sync storage/committer.c store_worker)
+add_mutant(visible_before_sync storage/committer.c store_worker)
+add_mutant(evidence_before_sync storage/committer.c store_worker)
+add_mutant(ids_unchecked storage/committer.c store_worker)
+add_mutant(folder_unsynced storage/folder.c store_worker)
+add_mutant(torn_tail_kept storage/wal_check.c store_worker)
