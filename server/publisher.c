@@ -80,6 +80,14 @@ static fault store_failed(publisher *it, fault what, const char *doing, const fa
 
 /* ---- settling -------------------------------------------------------------------------------- */
 
+/* A partition for each store and route, and the same for every copy of the store: a clone that has
+ * not published yet must meet the other's position. */
+static int32_t positions_partition(const publisher *it, int32_t partitions) {
+    const uint8_t *random = it->store.octets + sizeof it->store.octets - 2;
+    uint32_t draw = ((uint32_t)random[0] << 8 | random[1]) + it->options.route;
+    return (int32_t)(draw % (uint32_t)partitions);
+}
+
 /* Syncs where the positions will be: this cluster, this topic, a partition drawn once. */
 static fault draw_anchor(publisher *it, const char *cluster) {
     int32_t partitions;
@@ -87,11 +95,9 @@ static fault draw_anchor(publisher *it, const char *cluster) {
     fault what = kafka_sink_partition_count(it->sink, topic, &partitions, &it->why);
     if (what) return what;
     failure why = {0};
-    uuid draw = uuid_random();
     snprintf(it->anchor.cluster_id, sizeof it->anchor.cluster_id, "%s", cluster);
     snprintf(it->anchor.positions_topic, sizeof it->anchor.positions_topic, "%s", topic);
-    it->anchor.positions_partition =
-        (int32_t)((draw.octets[14] << 8 | draw.octets[15]) % partitions);
+    it->anchor.positions_partition = positions_partition(it, partitions);
     it->anchor.kafka_offset = -1;
     if (committer_set_anchor(it->options.store, it->options.route, &it->anchor, &why))
         return store_failed(it, FAULT_AWAY, "storing the anchor", &why);
@@ -323,7 +329,7 @@ static void await_events(publisher *it, const machine_order *order, machine_even
                                              : EV_TIME;
 }
 
-static void pause_publishing(publisher *it, const machine_order *order, machine_event *event) {
+static void wait_out(publisher *it, const machine_order *order, machine_event *event) {
     if (!atomic_load(&it->stopping)) /* for no record: until the time is over, or publisher_stop */
         store_wait(it->options.store, it->options.route, UINT64_MAX, order->wait_ms);
     event->kind = atomic_load(&it->stopping) ? EV_STOP : EV_TIME;
@@ -332,10 +338,10 @@ static void pause_publishing(publisher *it, const machine_order *order, machine_
 /* ---- the loop -------------------------------------------------------------------------------- */
 
 static const performer PERFORMERS[M_STATE_COUNT] = {
-    [M_SETTLING] = settle,     [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
-    [M_BEGINNING] = begin,     [M_FILLING] = fill,      [M_LINGERING] = await_events,
-    [M_FLUSHING] = flush,      [M_COMMITTING] = commit, [M_BURYING] = bury,
-    [M_PAUSED] = pause_publishing,
+    [M_SETTLING] = settle, [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
+    [M_BEGINNING] = begin, [M_FILLING] = fill,      [M_LINGERING] = await_events,
+    [M_FLUSHING] = flush,  [M_COMMITTING] = commit, [M_BURYING] = bury,
+    [M_PAUSED] = wait_out,
 };
 
 static publisher_restart_reason restart_reason(fault what) {

@@ -163,7 +163,8 @@ static void expire(void *argument) {
     prepare(it->producer, false);
 }
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------
+ */
 
 static int transaction_of(const char *id) {
     for (int i = 0; i < cluster.transaction_count; i++)

@@ -25,7 +25,8 @@ static catalogue *operations;
 
 static life it;
 
-/* ---- hosts ------------------------------------------------------------------------------------ */
+/* ---- hosts ------------------------------------------------------------------------------------
+ */
 
 static void on_position(void *argument, uint32_t route, uint64_t sequence) {
     uint64_t *told = argument;
@@ -94,7 +95,8 @@ bool host_is_halted(host *on, publisher_status *status) {
 
 static host *main_host(void) { return &it.hosts[0]; }
 
-/* ---- workload ---------------------------------------------------------------------------------- */
+/* ---- workload ----------------------------------------------------------------------------------
+ */
 
 static bytes body_of(const event *of) {
     Ingest__V1__Operation parts[4];
@@ -143,7 +145,8 @@ static void submit(host *on, bool fresh) {
     for (size_t i = 0; i < it.event_count && count < wanted; i++) {
         event *each = &it.events[i];
         bool sent = i < it.submitted;
-        if (sent ? it.home[i] != on || (each->acknowledged && (it.calm || !chance(5))) : !fresh) continue;
+        if (sent ? it.home[i] != on || (each->acknowledged && (it.calm || !chance(5))) : !fresh)
+            continue;
         if (!sent) {
             it.home[i] = on;
             it.submitted = i + 1;
@@ -160,7 +163,8 @@ static void workload(void *argument) {
     later(it.calm ? between(MS, SECOND) : between(MS, it.pace), NULL, workload, NULL);
 }
 
-/* ---- faults ------------------------------------------------------------------------------------ */
+/* ---- faults ------------------------------------------------------------------------------------
+ */
 
 static partition *any_partition(void) {
     partition *found = NULL;
@@ -189,7 +193,7 @@ static void deny_partition(void) {
 /* The process sleeps, its disk goes to another; then it wakes up. */
 static void make_zombie(void) {
     host *on = main_host();
-    if (!on->publisher || it.zombie.publisher) return;
+    if (!on->publisher || it.zombie.publisher || it.kind == KIND_LOST) return;
     process_pause(on->process, between(100 * MS, 120 * SECOND));
     trace("%s loses its disk, and is a zombie when it wakes", on->process->name);
     volume_detach(on->store);
@@ -257,10 +261,14 @@ static void one_fault(void) {
     }
 }
 
-/* ---- what the volume and Kafka cannot take back -------------------------------------------------- */
+/* ---- what the volume and Kafka cannot take back
+ * -------------------------------------------------- */
 
+/* One that had just read its position cannot know; one that starts afterwards must. */
 static void lose_commits(void) {
     unsigned which = (unsigned)draw(3);
+    bool down = chance(700);
+    if (down) kill_host(main_host());
     for (size_t i = 0; cluster_partition(i); i++) {
         partition *from = cluster_partition(i);
         bool positions = strcmp(from->topic, "positions") == 0;
@@ -269,7 +277,9 @@ static void lose_commits(void) {
         check_note_loss(&it, from, kept);
         cluster_lose(from, kept);
     }
+    if (!down) return;
     check_expect_halt(&it);
+    start(main_host(), "main");
 }
 
 static void roll_back(void) {
@@ -297,7 +307,8 @@ static void contradict(int turn, int turns) {
     if (it.kind == KIND_CLONED) clone();
 }
 
-/* ---- a life ------------------------------------------------------------------------------------- */
+/* ---- a life -------------------------------------------------------------------------------------
+ */
 
 static void setup(void) {
     static const char CATALOGUE[] = "here\ttransaction\tlife\t-\t-\t-\n"

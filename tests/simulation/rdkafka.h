@@ -52,7 +52,7 @@ typedef struct outbound {
     partition *to;
     message **queue;
     size_t count;
-    size_t sent; /* of the queue: in flight, from its begin */
+    size_t sent;        /* of the queue: in flight, from its begin */
     bool adding, added; /* to the transaction */
     bool used;
     int64_t sequence;

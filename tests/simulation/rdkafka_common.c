@@ -16,8 +16,8 @@ static bool is_expected(const char *name, const char *value) {
     static const struct {
         const char *name, *value;
     } EXPECTED[] = {
-        {"enable.idempotence", "true"},      {"acks", "all"},
-        {"retry.backoff.ms", "1000"},        {"retry.backoff.max.ms", "1000"},
+        {"enable.idempotence", "true"},       {"acks", "all"},
+        {"retry.backoff.ms", "1000"},         {"retry.backoff.max.ms", "1000"},
         {"transaction.timeout.ms", "120000"}, {"enable.partition.eof", "true"},
         {"auto.offset.reset", "error"},
     };
@@ -51,12 +51,12 @@ void rd_kafka_conf_set_dr_msg_cb(rd_kafka_conf_t *conf,
 }
 
 void rd_kafka_conf_set_log_cb(rd_kafka_conf_t *conf,
-                              void (*on_log)(const rd_kafka_t *, int, const char *,
-                                             const char *)) {
+                              void (*on_log)(const rd_kafka_t *, int, const char *, const char *)) {
     (void)conf, (void)on_log;
 }
 
-/* ---- handles ---------------------------------------------------------------------------------- */
+/* ---- handles ----------------------------------------------------------------------------------
+ */
 
 rd_kafka_t *rd_kafka_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *text, size_t size) {
     (void)text, (void)size;
@@ -80,7 +80,8 @@ bool wait_until(rd_kafka_t *rk, int64_t deadline) {
     return !rk->owner->killed;
 }
 
-/* ---- errors ----------------------------------------------------------------------------------- */
+/* ---- errors -----------------------------------------------------------------------------------
+ */
 
 rd_kafka_error_t *new_error(rd_kafka_resp_err_t code, bool retriable, bool fatal) {
     rd_kafka_error_t *error = calloc(1, sizeof *error);
@@ -103,7 +104,8 @@ rd_kafka_resp_err_t rd_kafka_fatal_error(rd_kafka_t *rk, char *text, size_t size
     return rk->fatal;
 }
 
-/* ---- callbacks -------------------------------------------------------------------------------- */
+/* ---- callbacks --------------------------------------------------------------------------------
+ */
 
 void report_error(rd_kafka_t *rk, int code) {
     if (rk->error_count < sizeof rk->errors / sizeof *rk->errors)
@@ -142,7 +144,8 @@ int rd_kafka_poll(rd_kafka_t *rk, int timeout_ms) {
     return served;
 }
 
-/* ---- topics and metadata ---------------------------------------------------------------------- */
+/* ---- topics and metadata ----------------------------------------------------------------------
+ */
 
 rd_kafka_topic_t *rd_kafka_topic_new(rd_kafka_t *rk, const char *name,
                                      rd_kafka_topic_conf_t *conf) {

@@ -49,7 +49,8 @@ static bool is_fence(rd_kafka_resp_err_t code) {
            code == RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH;
 }
 
-/* ---- records ---------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------
+ */
 
 static outbound *outbound_of(const request *it) {
     return &it->from->out[it->to - cluster_partition(0)];
@@ -65,8 +66,7 @@ static void arrive_produce(request *it) {
 /* The batch is done with, in one way or another. */
 static void finish_batch(outbound *out, request *it) {
     for (size_t i = 0; i < it->count; i++)
-        report_delivery(it->from, out->queue[i], it->code,
-                        it->code ? -1 : it->offset + (int64_t)i);
+        report_delivery(it->from, out->queue[i], it->code, it->code ? -1 : it->offset + (int64_t)i);
     out->count -= it->count;
     memmove(out->queue, out->queue + it->count, out->count * sizeof *out->queue);
     out->sent = 0;
@@ -149,7 +149,8 @@ static void kick_lingered(void *argument) {
     if (!rk->destroyed) kick(rk);
 }
 
-/* ---- producing -------------------------------------------------------------------------------- */
+/* ---- producing --------------------------------------------------------------------------------
+ */
 
 static bytes hold_bytes(const void *data, size_t size) {
     void *held = world_hold(size);
@@ -264,7 +265,8 @@ rd_kafka_resp_err_t rd_kafka_purge(rd_kafka_t *rk, int flags) {
     return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-/* ---- transactions ------------------------------------------------------------------------------ */
+/* ---- transactions ------------------------------------------------------------------------------
+ */
 
 /* For an answer to the present call. NULL: it came. */
 static rd_kafka_error_t *await_answer(rd_kafka_t *rk, int64_t deadline) {

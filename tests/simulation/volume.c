@@ -29,7 +29,8 @@ struct store_reader {
     uint64_t next;
 };
 
-/* ---- a volume ---------------------------------------------------------------------------------- */
+/* ---- a volume ----------------------------------------------------------------------------------
+ */
 
 void volume_make(volume *it) {
     memset(it, 0, sizeof *it);
@@ -72,7 +73,8 @@ static bool can_write(const event_store *store) {
     return store->disk && !store->owner->killed && !store->detached;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------
+ */
 
 /* The time of a sync. False when the write is not to be told of: the process died. Whether it is
  * durable then is anybody's guess. */
@@ -144,7 +146,8 @@ outcome committer_bury(event_store *store, uint32_t route, uint64_t sequence,
     return told ? ST_OK : fail(why, ST_UNAVAILABLE, "", "simulated: died");
 }
 
-/* ---- appending ---------------------------------------------------------------------------------- */
+/* ---- appending ----------------------------------------------------------------------------------
+ */
 
 typedef struct batch {
     struct batch *next;
@@ -207,7 +210,8 @@ void volume_close(event_store *store) {
     store->disk = NULL;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------
+ */
 
 uuid store_id(const event_store *store) { return store->disk->id; }
 
@@ -240,7 +244,7 @@ outcome store_check_position(event_store *store, uint32_t route, const uuid *who
         if (!uuid_equal(&disk->openings[i].id, who)) continue;
         bool last = i + 1 == disk->opening_count;
         return sequence <= (last ? disk->last : disk->openings[i + 1].last_at_open) ? ST_OK
-                                                                                   : ST_INVALID;
+                                                                                    : ST_INVALID;
     }
     return ST_NOT_FOUND;
 }

@@ -1,4 +1,5 @@
-/* The scheduler: timers and processes, whichever is due first; ties in the order of their making. */
+/* The scheduler: timers and processes, whichever is due first; ties in the order of their making.
+ */
 #include "world.h"
 
 #include <stdarg.h>
@@ -118,8 +119,7 @@ static timer pop_timer(void) {
     for (size_t at = 0;;) {
         size_t child = 2 * at + 1;
         if (child >= world.timer_count) break;
-        if (child + 1 < world.timer_count &&
-            sooner(&world.timers[child + 1], &world.timers[child]))
+        if (child + 1 < world.timer_count && sooner(&world.timers[child + 1], &world.timers[child]))
             child++;
         if (!sooner(&world.timers[child], &world.timers[at])) break;
         swap_timers(at, child);
@@ -143,7 +143,8 @@ static void run_timer(void) {
     due.what(due.argument);
 }
 
-/* ---- processes -------------------------------------------------------------------------------- */
+/* ---- processes --------------------------------------------------------------------------------
+ */
 
 process *process_new(const char *name) {
     process *it = world_hold(sizeof *it);
@@ -224,7 +225,8 @@ void process_kill(process *it) {
     it->wake_at = world.now;
 }
 
-/* ---- the turn --------------------------------------------------------------------------------- */
+/* ---- the turn ---------------------------------------------------------------------------------
+ */
 
 static int64_t due_at(const process *it) {
     if (!it->started || it->finished) return NEVER;
