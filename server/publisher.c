@@ -46,8 +46,7 @@ struct publisher {
     int64_t advanced_ms;
     log_limit retry_log;
 
-    pthread_mutex_t lock; /* of status and of `wake` */
-    pthread_cond_t wake;
+    pthread_mutex_t lock; /* of status */
     publisher_status status;
 };
 
@@ -81,6 +80,14 @@ static fault store_failed(publisher *it, fault what, const char *doing, const fa
 
 /* ---- settling -------------------------------------------------------------------------------- */
 
+/* A partition for each store and route, and the same for every copy of the store: a clone that has
+ * not published yet must meet the other's position. */
+static int32_t positions_partition(const publisher *it, int32_t partitions) {
+    const uint8_t *random = it->store.octets + sizeof it->store.octets - 2;
+    uint32_t draw = ((uint32_t)random[0] << 8 | random[1]) + it->options.route;
+    return (int32_t)(draw % (uint32_t)partitions);
+}
+
 /* Syncs where the positions will be: this cluster, this topic, a partition drawn once. */
 static fault draw_anchor(publisher *it, const char *cluster) {
     int32_t partitions;
@@ -88,11 +95,9 @@ static fault draw_anchor(publisher *it, const char *cluster) {
     fault what = kafka_sink_partition_count(it->sink, topic, &partitions, &it->why);
     if (what) return what;
     failure why = {0};
-    uuid draw = uuid_random();
     snprintf(it->anchor.cluster_id, sizeof it->anchor.cluster_id, "%s", cluster);
     snprintf(it->anchor.positions_topic, sizeof it->anchor.positions_topic, "%s", topic);
-    it->anchor.positions_partition =
-        (int32_t)((draw.octets[14] << 8 | draw.octets[15]) % partitions);
+    it->anchor.positions_partition = positions_partition(it, partitions);
     it->anchor.kafka_offset = -1;
     if (committer_set_anchor(it->options.store, it->options.route, &it->anchor, &why))
         return store_failed(it, FAULT_AWAY, "storing the anchor", &why);
@@ -324,35 +329,19 @@ static void await_events(publisher *it, const machine_order *order, machine_even
                                              : EV_TIME;
 }
 
-static struct timespec after_ms(clockid_t clock, int64_t wait_ms) {
-    struct timespec when;
-    clock_gettime(clock, &when);
-    when.tv_sec += wait_ms / 1000;
-    when.tv_nsec += wait_ms % 1000 * 1000000;
-    if (when.tv_nsec >= 1000000000) {
-        when.tv_sec++;
-        when.tv_nsec -= 1000000000;
-    }
-    return when;
-}
-
-static void pause_thread(publisher *it, const machine_order *order, machine_event *event) {
-    const struct timespec until = after_ms(CLOCK_MONOTONIC, order->wait_ms);
-    pthread_mutex_lock(&it->lock);
-    int late = 0;
-    while (!atomic_load(&it->stopping) && !late)
-        late = pthread_cond_timedwait(&it->wake, &it->lock, &until);
-    pthread_mutex_unlock(&it->lock);
+static void wait_out(publisher *it, const machine_order *order, machine_event *event) {
+    if (!atomic_load(&it->stopping)) /* for no record: until the time is over, or publisher_stop */
+        store_wait(it->options.store, it->options.route, UINT64_MAX, order->wait_ms);
     event->kind = atomic_load(&it->stopping) ? EV_STOP : EV_TIME;
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
 static const performer PERFORMERS[M_STATE_COUNT] = {
-    [M_SETTLING] = settle,     [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
-    [M_BEGINNING] = begin,     [M_FILLING] = fill,      [M_LINGERING] = await_events,
-    [M_FLUSHING] = flush,      [M_COMMITTING] = commit, [M_BURYING] = bury,
-    [M_PAUSED] = pause_thread,
+    [M_SETTLING] = settle, [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
+    [M_BEGINNING] = begin, [M_FILLING] = fill,      [M_LINGERING] = await_events,
+    [M_FLUSHING] = flush,  [M_COMMITTING] = commit, [M_BURYING] = bury,
+    [M_PAUSED] = wait_out,
 };
 
 static publisher_restart_reason restart_reason(fault what) {
@@ -463,7 +452,6 @@ static void *run(void *argument) {
 static void free_publisher(publisher *it) {
     kafka_sink_free(it->sink);
     kafka_record_buffer_free(&it->buffer);
-    pthread_cond_destroy(&it->wake);
     pthread_mutex_destroy(&it->lock);
     free(it);
 }
@@ -471,11 +459,6 @@ static void free_publisher(publisher *it) {
 outcome publisher_start(const publisher_options *options, publisher **out, failure *why) {
     publisher *it = calloc(1, sizeof *it);
     if (!it) return fail(why, ST_NO_MEMORY, "", "out of memory");
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&it->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&it->lock, NULL);
     it->options = *options;
     it->store = store_id(options->store);
@@ -494,15 +477,13 @@ outcome publisher_start(const publisher_options *options, publisher **out, failu
 }
 
 void publisher_stop(publisher *it) {
-    pthread_mutex_lock(&it->lock);
     atomic_store(&it->stopping, true);
-    pthread_cond_signal(&it->wake);
-    pthread_mutex_unlock(&it->lock);
     store_wake(it->options.store, it->options.route);
 }
 
 void publisher_join(publisher *it, int64_t grace_ms) {
-    const struct timespec until = after_ms(CLOCK_REALTIME, grace_ms);
+    int64_t until_ms = clock_wall_ms() + grace_ms;
+    const struct timespec until = {until_ms / 1000, until_ms % 1000 * 1000000};
     if (pthread_timedjoin_np(it->thread, NULL, &until) != 0) {
         atomic_store(&it->abandon, true);
         pthread_join(it->thread, NULL);
