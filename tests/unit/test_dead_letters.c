@@ -1,11 +1,12 @@
 /*
  * Dead letters leave the store: replay and purge on a real RocksDB, by hand and by random
- * operations against a model, with clean and with hard reopenings in between. What must hold at
+ * operations against a model, with reopenings and with kills in between. What must hold at
  * every moment: the ledger to the last event, the listing, what each id says, what a reader reads.
  */
 #include "store_fixture.h"
 
-#include "storage/clock.h"
+#include <signal.h>
+#include <sys/wait.h>
 
 typedef struct waiting_move {
     letter_request request; /* first: done() casts back */
@@ -39,14 +40,6 @@ static outcome move_one(fixture *f, letter_move move, uint64_t sequence, uint64_
 
 static outcome look(fixture *f, const char *id, id_entry *entry) {
     return store_lookup(f->store, bytes_of_string("/test"), bytes_of_string(id), entry, &f->why);
-}
-
-/* As a kill would leave it: what is in the folder now, and nothing that a close would add. */
-static void reopen_after_kill(fixture *f) {
-    run_shell("cp -r %s %s.copy", f->directory, f->directory);
-    close_fixture(f);
-    run_shell("rm -rf %s && mv %s.copy %s", f->directory, f->directory, f->directory);
-    open_fixture(f);
 }
 
 typedef struct listing {
@@ -92,7 +85,7 @@ static void a_replay_is_the_same_event_with_a_new_sequence(void **state) {
         assert_true(bytes_equal(record.id, bytes_of_string("a-1")));
         assert_true(bytes_equal(record.event, bytes_of_string("body of an event")));
         store_reader_close(reader);
-        reopen_after_kill(f);
+        reopen(f);
     }
     waiting_append again;
     assert_int_equal(append_one(f, "a-1", "body of an event", &again), ST_OK);
@@ -138,7 +131,7 @@ static void a_letter_that_is_not_settled_stays(void **state) {
     assert_int_equal(move_one(f, LETTER_REPLAY, 3, NULL), ST_PRECONDITION);
     store_set_position(f->store, f->route, 2);
     assert_int_equal(move_one(f, LETTER_PURGE, 3, NULL), ST_PRECONDITION);
-    reopen_after_kill(f);
+    reopen(f);
     assert_int_equal(stats_of(f).dead, 1);
     assert_int_equal(stats_of(f).pending, 4);
     store_set_position(f->store, f->route, 3);
@@ -154,7 +147,7 @@ static void leaving_moves_the_hint_past_the_letter(void **state) {
     assert_int_equal(bury(f, 6), ST_OK);
     store_set_position(f->store, f->route, 6);
     assert_int_equal(move_one(f, LETTER_PURGE, 3, NULL), ST_OK);
-    reopen_after_kill(f);
+    reopen(f);
     route_stats stats = stats_of(f);
     assert_int_equal(stats.position, 6);
     assert_int_equal(stats.published, 4);
@@ -189,38 +182,45 @@ static void one_batch_moves_a_letter_once(void **state) {
         assert_int_equal(stats_of(f).pending, 150);
         assert_int_equal(stats_of(f).dead + stats_of(f).dead_bytes, 0);
         assert_int_equal(list_from(f, 0, 10).count, 0);
-        reopen_after_kill(f);
+        reopen(f);
     }
     store_figures figures;
     store_figures_get(f->store, &figures);
     assert_int_equal(figures.queued_requests, 0);
 }
 
-/* One batch: the committer is held by a sync while both queue up behind it, often enough. */
-static void a_retry_next_to_a_replay_finds_it(void **state) {
+static _Atomic bool held;
+
+/* Holds the committer between two batches, so that all that is submitted meanwhile becomes one. */
+static void hold(append_request *request) {
+    while (held)
+        usleep(100);
+    on_done(request);
+}
+
+static void a_retry_in_the_batch_of_its_replay_finds_it(void **state) {
     fixture *f = *state;
-    append_many(f, "a", 200);
-    for (uint64_t i = 1; i <= 200; i++)
-        assert_int_equal(bury(f, i), ST_OK);
-    store_set_position(f->store, f->route, 200);
-    for (int i = 0; i < 200; i++) {
-        char id[32];
-        waiting_append retry;
-        waiting_move move;
-        (void)snprintf(id, sizeof id, "a-%d", i);
-        fill(&retry, f->route, id, "body of an event");
-        fill_move(&move, f->route, LETTER_REPLAY, (uint64_t)i + 1);
-        assert_int_equal(committer_submit(f->store, &retry.request), ST_OK);
-        assert_int_equal(committer_move_letters(f->store, &move.request), ST_OK);
-        assert_true(wait_done(&retry, 20000));
-        wait_moved(&move);
-        assert_int_equal(move.request.result, ST_OK);
-        assert_true(retry.request.duplicate);
-        if (!retry.request.dead)
-            assert_int_equal(retry.request.sequence, move.request.new_sequence);
-    }
-    assert_int_equal(stats_of(f).last_sequence, 400);
-    assert_int_equal(stats_of(f).accepted, 200);
+    waiting_append holder, retry;
+    waiting_move move;
+    append_many(f, "a", 2);
+    assert_int_equal(bury(f, 1), ST_OK);
+    store_set_position(f->store, f->route, 2);
+    fill(&holder, f->route, "holder", "body");
+    holder.request.done = hold;
+    held = true;
+    assert_int_equal(committer_submit(f->store, &holder.request), ST_OK);
+    while (stats_of(f).last_sequence < 3)
+        usleep(100);
+    fill(&retry, f->route, "a-0", "body of an event");
+    fill_move(&move, f->route, LETTER_REPLAY, 1);
+    assert_int_equal(committer_submit(f->store, &retry.request), ST_OK);
+    assert_int_equal(committer_move_letters(f->store, &move.request), ST_OK);
+    held = false;
+    assert_true(wait_done(&holder, 20000) && wait_done(&retry, 20000));
+    wait_moved(&move);
+    assert_int_equal(move.request.new_sequence, 4);
+    assert_true(retry.request.duplicate && !retry.request.dead);
+    assert_int_equal(retry.request.sequence, 4);
 }
 
 static void a_replay_needs_room_in_the_backlog(void **state) {
@@ -383,17 +383,18 @@ static void do_move(model *it, letter_move move) {
     assert_int_equal(fresh, it->last);
 }
 
-static void do_reopen(model *it) {
-    if (below(it, 2))
-        reopen_after_kill(it->f);
-    else
-        reopen(it->f);
-    /* What was settled may have been forgotten, never that of a letter that has left. */
+/* What was settled may have been forgotten, never that of a letter that has left. */
+static void take_over_position(model *it) {
     uint64_t position = stats_of(it->f).position;
     assert_true(position <= it->position);
     for (uint64_t i = position + 1; i <= it->last; i++)
         assert_true(it->fates[i] != GONE);
     it->position = position;
+}
+
+static void do_reopen(model *it) {
+    reopen(it->f);
+    take_over_position(it);
 }
 
 static void check_ledger(const model *it) {
@@ -440,12 +441,9 @@ static void check_contents(model *it) {
     }
 }
 
-static void run_model(fixture *f, uint64_t seed, int steps) {
-    model *it = calloc(1, sizeof *it);
-    *it = (model){.f = f, .random = seed};
-    for (int step = 0; step < steps; step++) {
+static void run_steps(model *it, int steps) {
+    for (int step = 0; step < steps && it->last + 2 < SEQUENCES; step++) {
         uint64_t what = below(it, 100);
-        if (it->last + 2 == SEQUENCES) break;
         if (what < 30)
             do_append(it);
         else if (what < 50)
@@ -462,25 +460,71 @@ static void run_model(fixture *f, uint64_t seed, int steps) {
             check_contents(it);
         check_ledger(it);
     }
-    check_contents(it);
-    print_message("seed %llu: last %llu, replayed %llu, purged %llu\n", (unsigned long long)seed,
-                  (unsigned long long)it->last, (unsigned long long)it->replayed,
-                  (unsigned long long)it->purged);
-    assert_true(it->replayed > 0 && it->purged > 0);
-    free(it);
 }
 
 static void random_operations_keep_to_the_model(void **state) {
     fixture *f = *state;
-    for (uint64_t seed = 1; seed <= 5; seed++) {
-        run_model(f, seed, 400);
-        close_fixture(f);
-        run_shell("rm -rf %s && mkdir %s", f->directory, f->directory);
-        open_fixture(f);
-    }
+    static model it;
+    it = (model){.f = f, .random = 1};
+    run_steps(&it, 3000);
+    check_contents(&it);
+    print_message("last %llu, replayed %llu, purged %llu\n", (unsigned long long)it.last,
+                  (unsigned long long)it.replayed, (unsigned long long)it.purged);
+    assert_true(it.replayed > 50 && it.purged > 50);
 }
 
-int main(void) {
+/* ---- the same, killed again and again ------------------------------------------------------ */
+
+static void keep_model(const fixture *f, model *it, const char *mode) {
+    char path[80];
+    (void)snprintf(path, sizeof path, "%s.model", f->directory);
+    FILE *file = fopen(path, mode);
+    assert_non_null(file);
+    size_t done = mode[0] == 'r' ? fread(it, sizeof *it, 1, file) : fwrite(it, sizeof *it, 1, file);
+    assert_int_equal(done, 1);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* The child: some steps from where the one before it was killed, and then it is killed. */
+static int operate_and_die(fixture *f) {
+    static model it;
+    open_fixture(f);
+    keep_model(f, &it, "r");
+    it.f = f;
+    take_over_position(&it);
+    check_ledger(&it);
+    run_steps(&it, 60);
+    keep_model(f, &it, "w");
+    return raise(SIGKILL);
+}
+
+static void random_operations_survive_kills(void **state) {
+    fixture *f = *state;
+    static model it;
+    it = (model){.random = 7};
+    keep_model(f, &it, "w");
+    for (int round = 0; round < 25; round++) {
+        int status;
+        pid_t child = start_child(f, "operate", round, 0);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    keep_model(f, &it, "r");
+    open_fixture(f);
+    it.f = f;
+    take_over_position(&it);
+    check_ledger(&it);
+    check_contents(&it);
+    assert_true(it.replayed > 50 && it.purged > 50);
+    run_shell("rm %s.model", f->directory);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        static fixture f;
+        init_child(&f, argv);
+        return operate_and_die(&f);
+    }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_replay_is_the_same_event_with_a_new_sequence),
@@ -488,12 +532,13 @@ int main(void) {
         TEST(a_letter_that_is_not_settled_stays),
         TEST(leaving_moves_the_hint_past_the_letter),
         TEST(one_batch_moves_a_letter_once),
-        TEST(a_retry_next_to_a_replay_finds_it),
+        TEST(a_retry_in_the_batch_of_its_replay_finds_it),
         TEST(a_replay_needs_room_in_the_backlog),
         TEST(a_purge_makes_room_for_a_bury),
         TEST(an_id_made_by_the_server_is_replayed_too),
         TEST(lists_from_a_cursor),
         TEST(random_operations_keep_to_the_model),
+        cmocka_unit_test_setup_teardown(random_operations_survive_kills, setup_closed, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
