@@ -19,6 +19,11 @@
  *      sequence that was read for it;
  *   I3 the settled position moves only on a commit beyond doubt or on what was read from Kafka;
  *   I4 an event is set aside only after it failed as the only event of a transaction.
+ *
+ * Which one failed is not told: a broker refuses whole batches. Where it was the size, the largest
+ * record of the transaction is the suspect, and from then on every record as large goes alone: the
+ * first of many poisons takes a few transactions, each other one two (what is before it, and it).
+ * When such a one gets through, or size was not the reason, the transaction is halved.
  */
 #ifndef INGEST_SERVER_PUBLISHER_MACHINE_H
 #define INGEST_SERVER_PUBLISHER_MACHINE_H
@@ -120,10 +125,13 @@ typedef struct machine_event {
         uint64_t event_sequence; /* last of them that is an event, and not a moved one; 0: none */
         uint64_t events;
         uint64_t bytes;
+        uint64_t largest_bytes; /* the largest record */
+        bool closed;            /* a suspect ends it: the one read last, or one left unread */
     } filled;
     struct { /* EV_FAILED */
         fault fault;
         int32_t code;     /* librdkafka's, or 0 */
+        bool by_size;     /* FAULT_RECORD: a record, or a batch of them, is too large */
         const char *text; /* borrowed during the call */
     } failed;
 } machine_event;
@@ -136,7 +144,10 @@ typedef struct machine_order {
     uint64_t after;     /* M_IDLE, M_LINGERING: for a record above this sequence */
     uint64_t from;      /* M_FILLING: the first sequence to read, */
     uint64_t upto;      /*   the last one, */
-    uint64_t bytes;     /*   and stop when so many bytes were read */
+    uint64_t bytes;     /*   and stop when so many bytes were read, */
+    uint64_t suspect;   /*   and have a record of so many bytes or more alone in the transaction */
+    bool empty;         /*   (no event is in it yet) */
+    uint64_t batch;     /* M_SETTLING: the new producer's batches stay below, in bytes; 0: as set */
     uint64_t sequence;  /* M_FLUSHING: the position to produce; M_BURYING: the event */
     int32_t code;       /* M_BURYING: librdkafka's error, */
     uint32_t attempts;  /*   how often it failed, */
@@ -181,10 +192,16 @@ typedef struct publisher_machine {
     uint64_t event; /* last of its events */
     uint64_t events;
     uint64_t bytes;
+    uint64_t largest;  /* bytes of its largest record */
+    bool closed;       /* takes no more events */
     int64_t opened_ms; /* its first event was read */
     /* looking for a poisonous event */
     uint64_t limit;         /* records in the next transaction */
     uint64_t suspect_until; /* one of (position, this] failed; 0: no suspicion */
+    bool halving;           /* no size tells which one */
+    uint64_t suspect_bytes; /* records of this size or more go alone; 0: none */
+    uint64_t proven_bytes;  /* a record of this size got through */
+    uint64_t batch_bytes;   /* see machine_order.batch */
     uint32_t suspect_attempts;
     int64_t suspect_since_ms;
 } publisher_machine;
