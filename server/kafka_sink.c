@@ -29,6 +29,9 @@
 #define RETRY_BACKOFF_MS "1000" /* the doubt rule of the machine builds on it */
 #define LOG_PERIOD_MS 10000
 
+#define TEXT_OF(token) #token
+#define NUMBER_TEXT(macro) TEXT_OF(macro)
+
 typedef struct producer {
     kafka_sink *sink;
     rd_kafka_t *rk;
@@ -256,7 +259,7 @@ static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, uint
         {"compression.type", "lz4"},
         {"linger.ms", "5"}, /* a flush does not wait for it */
         {"batch.num.messages", "10000"},
-        {"batch.size", "1000000"},
+        {"batch.size", NUMBER_TEXT(MACHINE_BATCH_BYTES)},
         {"message.max.bytes", max_bytes},
         {"queue.buffering.max.messages", "500000"},
         {"queue.buffering.max.kbytes", queue_kbytes},

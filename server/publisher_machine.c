@@ -265,14 +265,19 @@ static void note_too_large(publisher_machine *it) {
     if (it->proven_bytes >= it->largest) it->proven_bytes = it->largest - 1;
 }
 
-/* Something in it was too large: its largest record, unless one as large has got through; then it
- * may have been a batch, which a smaller one is from now on, or not, which halving tells. */
-static void suspect_size(publisher_machine *it) {
-    it->halving = it->largest <= it->proven_bytes;
-    if (it->halving)
-        it->batch_bytes = it->proven_bytes;
-    else
+/* Something in it was too large: its largest record, unless one as large has got through; then a
+ * batch of them, unless batches are as small as that already. False: size does not tell. */
+static bool suspect_size(publisher_machine *it) {
+    uint64_t batch = it->batch_bytes ? it->batch_bytes : MACHINE_BATCH_BYTES;
+    if (it->largest > it->proven_bytes) {
         it->suspect_bytes = it->largest;
+    } else if (batch > it->proven_bytes) {
+        batch /= 4;
+        it->batch_bytes = batch > it->proven_bytes ? batch : it->proven_bytes;
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* A record was refused; which one is not certain, for a broker refuses whole batches. Only a
@@ -291,8 +296,7 @@ static machine_state on_refused(publisher_machine *it, const machine_event *even
         if (event->failed.by_size) note_too_large(it);
         return M_BURYING;
     }
-    it->halving = true;
-    if (event->failed.by_size) suspect_size(it);
+    it->halving = !event->failed.by_size || !suspect_size(it);
     if (it->halving) it->limit = (it->read - it->position) / 2;
     return M_PAUSED;
 }

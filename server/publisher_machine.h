@@ -23,7 +23,8 @@
  * Which one failed is not told: a broker refuses whole batches. Where it was the size, the largest
  * record of the transaction is the suspect, and from then on every record as large goes alone: the
  * first of many poisons takes a few transactions, each other one two (what is before it, and it).
- * When such a one gets through, or size was not the reason, the transaction is halved.
+ * When such a one gets through, it may have been a batch of them together, and batches get smaller.
+ * Where size was not the reason, or does not tell, the transaction is halved.
  */
 #ifndef INGEST_SERVER_PUBLISHER_MACHINE_H
 #define INGEST_SERVER_PUBLISHER_MACHINE_H
@@ -139,15 +140,16 @@ typedef struct machine_event {
 /* What the driver has to do now. */
 typedef struct machine_order {
     machine_state state;
-    fault discard;      /* not FAULT_NONE: first throw the producer away, for this reason */
-    int64_t wait_ms;    /* M_IDLE, M_LINGERING, M_PAUSED: at most */
-    uint64_t after;     /* M_IDLE, M_LINGERING: for a record above this sequence */
-    uint64_t from;      /* M_FILLING: the first sequence to read, */
-    uint64_t upto;      /*   the last one, */
-    uint64_t bytes;     /*   and stop when so many bytes were read, */
-    uint64_t suspect;   /*   and have a record of so many bytes or more alone in the transaction */
-    bool empty;         /*   (no event is in it yet) */
-    uint64_t batch;     /* M_SETTLING: the new producer's batches stay below, in bytes; 0: as set */
+    fault discard;    /* not FAULT_NONE: first throw the producer away, for this reason */
+    int64_t wait_ms;  /* M_IDLE, M_LINGERING, M_PAUSED: at most */
+    uint64_t after;   /* M_IDLE, M_LINGERING: for a record above this sequence */
+    uint64_t from;    /* M_FILLING: the first sequence to read, */
+    uint64_t upto;    /*   the last one, */
+    uint64_t bytes;   /*   and stop when so many bytes were read, */
+    uint64_t suspect; /*   and have a record of so many bytes or more alone in the transaction */
+    bool empty;       /*   (no event is in it yet) */
+    uint64_t
+        batch; /* M_SETTLING: the new producer's batches stay below, in bytes; 0: the default */
     uint64_t sequence;  /* M_FLUSHING: the position to produce; M_BURYING: the event */
     int32_t code;       /* M_BURYING: librdkafka's error, */
     uint32_t attempts;  /*   how often it failed, */
@@ -169,7 +171,8 @@ typedef struct machine_options {
 #define MACHINE_FENCES_MS (5 * 60 * 1000)
 /* So many flushes in a row ran out of time, with Kafka answering in between. */
 #define MACHINE_STUCK 2
-#define MACHINE_IDLE_MS 1000 /* M_IDLE comes back this often, for the driver's chores */
+#define MACHINE_BATCH_BYTES 1000000 /* of the producer, when the order says nothing else */
+#define MACHINE_IDLE_MS 1000        /* M_IDLE comes back this often, for the driver's chores */
 
 /* Read the public part, touch nothing. */
 typedef struct publisher_machine {

@@ -239,7 +239,7 @@ def test_a_full_budget_makes_the_route_wait_and_a_purge_lets_it_go_on(kafka, ser
     assert ids_of(kafka, it, until=21) == [event.id for event in good] + ["late"]
 
 
-@pytest.mark.parametrize("poisons, most", [(1, 20), (10, 60), (100, 300)])
+@pytest.mark.parametrize("poisons, most", [(1, 40), (10, 80), (100, 300)])
 def test_poisons_that_come_together_are_found_in_few_transactions(kafka, server, client, poisons, most):
     """`most` bounds the transactions, the first position and those at the start of the backlog included."""
     it = server(NOWHERE, start=False)

@@ -342,6 +342,87 @@ static void dead_letters_full_blocks_and_tries_again(void **state) {
     assert_int_equal(machine.position, 10);
 }
 
+#define TOO_LARGE()                                                                                \
+    STEP(.kind = EV_FAILED,                                                                        \
+         .failed = {.fault = FAULT_RECORD, .by_size = true, .code = 10, .text = "too large"})
+
+/* To a transaction from the position to `last`, whose largest record has so many bytes. */
+static void to_flush(uint64_t last, uint64_t events, uint64_t largest_bytes, bool closed) {
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    STEP(.kind = EV_FILLED, .filled = {.last_sequence = last,
+                                       .event_sequence = last,
+                                       .events = events,
+                                       .largest_bytes = largest_bytes,
+                                       .closed = closed});
+    if (order->state == M_LINGERING) STEP(.kind = EV_TIME, .now_ms = 1005);
+    assert_int_equal(order->state, M_FLUSHING);
+}
+
+static void the_largest_record_is_suspected_and_goes_alone(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 5000, false);
+    TOO_LARGE();
+    assert_int_equal(order->state, M_PAUSED); /* not condemned yet */
+    STEP(.kind = EV_TIME);
+    assert_int_equal(order->batch, 0);
+    SETTLED_AT(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->suspect, 5000);
+    assert_int_equal(order->upto, 74); /* not halved */
+    assert_true(order->empty);
+    STEP(.kind = EV_FILLED,
+         .filled = {.last_sequence = 40, .event_sequence = 40, .events = 30, .closed = true});
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    assert_int_equal(machine.position, 40);
+    to_flush(41, 1, 5000, true);
+    TOO_LARGE();
+    assert_int_equal(order->state, M_BURYING);
+    assert_int_equal(order->sequence, 41);
+    assert_int_equal(order->attempts, 2);
+    STEP(.kind = EV_BURIED);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(40);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->suspect,
+                     5000); /* the next one as large is not even tried with others */
+    assert_int_equal(order->upto, 104);
+}
+
+static void a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 600, false);
+    TOO_LARGE();
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    to_flush(11, 1, 600, true);
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    uint64_t batch = MACHINE_BATCH_BYTES;
+    while (batch > 600) {
+        to_flush(75, 64, 600, false);
+        assert_int_equal(order->suspect, 0);
+        TOO_LARGE();
+        assert_int_equal(order->state, M_PAUSED);
+        STEP(.kind = EV_TIME);
+        assert_true(order->batch < batch && order->batch >= 600);
+        batch = order->batch;
+        SETTLED_AT(11);
+    }
+    to_flush(75, 64, 600, false);
+    TOO_LARGE(); /* no batch is left to blame: the topic takes less than it did */
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(11);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 11 + 32);
+}
+
 static void linger_waits_and_ends(void **state) {
     (void)state;
     settled_at(0);
@@ -384,7 +465,6 @@ static void undeclared_pairs_halt_with_a_report(void **state) {
 #define LIFE_MAX 10000
 #define LOG_MAX (2 * LIFE_MAX)
 #define LATE_MAX 8
-#define BATCH_BYTES 10000
 
 typedef enum mutation {
     NO_MUTATION,
@@ -484,7 +564,7 @@ static fault random_fault(life *it) {
 
 static machine_event do_settle(life *it, const machine_order *what) {
     sim_kafka *kafka = &it->kafka;
-    it->batch = what->batch ? what->batch : BATCH_BYTES;
+    it->batch = what->batch ? what->batch : MACHINE_BATCH_BYTES;
     if (chance(it, 10)) return failed(random_fault(it));
     if (it->broken != KEEP_PRODUCER || it->epoch == 0) {
         end_transaction(kafka, false);
@@ -744,7 +824,7 @@ static void poisons_that_come_together_take_few_transactions(void **state) {
         int poisons;
         int by_size; /* at most */
         int halving;
-    } CASES[] = {{1, 8, 45}, {10, 60, 350}, {100, 400, 2000}};
+    } CASES[] = {{1, 40, 45}, {10, 80, 350}, {100, 300, 2000}};
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         int worst[2] = {0, 0};
         for (uint64_t seed = 1; seed <= 50; seed++)
@@ -802,6 +882,8 @@ int main(void) {
         cmocka_unit_test(at_least_once_starts_at_the_hint),
         cmocka_unit_test(position_refused_blames_no_event),
         cmocka_unit_test(dead_letters_full_blocks_and_tries_again),
+        cmocka_unit_test(the_largest_record_is_suspected_and_goes_alone),
+        cmocka_unit_test(a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches),
         cmocka_unit_test(linger_waits_and_ends),
         cmocka_unit_test(undeclared_pairs_halt_with_a_report),
         cmocka_unit_test(poisons_that_come_together_take_few_transactions),
