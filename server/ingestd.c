@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "server/admin_service.h"
+#include "server/dead_letter_service.h"
 #include "server/default_catalogue.h"
 #include "server/exposition.h"
 #include "storage/clock.h"
@@ -108,6 +109,8 @@ static outcome make_services(ingestd *it, failure *why) {
     it->method_count = INGEST_METHOD_COUNT;
     admin_methods(it, it->methods + it->method_count);
     it->method_count += ADMIN_METHOD_COUNT;
+    dead_letter_methods(it, it->methods + it->method_count);
+    it->method_count += DEAD_LETTER_METHOD_COUNT;
     it->method_count += health_methods(it->health, it->methods + it->method_count);
     static const char *const SERVICES[] = {
         INGEST_SERVICE,

@@ -62,6 +62,9 @@ static void set_failed(publisher *it, machine_event *event) {
     event->kind = EV_FAILED;
     event->failed.fault = it->why.fault;
     event->failed.code = it->why.code;
+    event->failed.by_size = it->why.code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                            it->why.code == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE ||
+                            it->why.code == RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE;
     event->failed.text = it->why.text;
 }
 
@@ -165,9 +168,8 @@ static void prepare_topics(publisher *it) {
 static void settle(publisher *it, const machine_order *order, machine_event *event) {
     settle_facts *facts = &event->settled;
     route_stats stats;
-    (void)order;
     store_anchor(it->options.store, it->options.route, &it->anchor);
-    fault what = kafka_sink_open(it->sink, &it->why);
+    fault what = kafka_sink_open(it->sink, order->batch, &it->why);
     if (!what) {
         prepare_topics(it);
         what = transactional(it) ? settle_transactional(it, facts) : settle_at_least_once(it);
@@ -197,18 +199,49 @@ static void begin(publisher *it, const machine_order *order, machine_event *even
     set_outcome(it, event, kafka_sink_begin(it->sink, &it->why), EV_BEGUN);
 }
 
-static fault produce_event(publisher *it, const event_record *record) {
-    const kafka_record *records;
+typedef struct event_records {
+    const kafka_record *list;
     size_t count;
+    uint64_t largest_bytes;
+} event_records;
+
+static fault make_records(publisher *it, const event_record *record, event_records *out) {
     failure why = {0};
     outcome made = kafka_record_make(record, it->options.settings, it->options.catalogue,
-                                     &it->store, &it->buffer, &records, &count, &why);
+                                     &it->store, &it->buffer, &out->list, &out->count, &why);
     if (made)
         return store_failed(it, made == ST_CORRUPT ? FAULT_RECORD : FAULT_AWAY,
                             "making the Kafka record", &why);
-    fault what = FAULT_NONE;
-    for (size_t i = 0; i < count && !what; i++)
-        what = kafka_sink_produce(it->sink, &records[i], record->sequence, &it->why);
+    out->largest_bytes = 0;
+    for (size_t i = 0; i < out->count; i++) {
+        const kafka_record *one = &out->list[i];
+        uint64_t size = one->key.len + one->value.len;
+        for (size_t header = 0; header < one->header_count; header++)
+            size += strlen(one->headers[header].name) + one->headers[header].value.len;
+        if (size > out->largest_bytes) out->largest_bytes = size;
+    }
+    return FAULT_NONE;
+}
+
+/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. */
+static fault produce_event(publisher *it, const machine_order *order, const event_record *record,
+                           machine_event *event) {
+    event_records made = {0};
+    fault what = make_records(it, record, &made);
+    bool suspicious = order->suspect && made.largest_bytes >= order->suspect;
+    event->filled.closed = suspicious;
+    if (suspicious && !(order->empty && event->filled.events == 0)) {
+        it->reader_next = 0; /* it will be read again */
+        return FAULT_NONE;
+    }
+    event->filled.last_sequence = record->sequence;
+    event->filled.event_sequence = record->sequence;
+    event->filled.events++;
+    event->filled.bytes += record->event.len;
+    if (made.largest_bytes > event->filled.largest_bytes)
+        event->filled.largest_bytes = made.largest_bytes;
+    for (size_t i = 0; i < made.count && !what; i++)
+        what = kafka_sink_produce(it->sink, &made.list[i], record->sequence, &it->why);
     return what;
 }
 
@@ -223,7 +256,8 @@ static void seek(publisher *it, uint64_t from) {
 static void fill(publisher *it, const machine_order *order, machine_event *event) {
     fault what = FAULT_NONE;
     seek(it, order->from);
-    while (!what && it->reader_next <= order->upto && event->filled.bytes < order->bytes) {
+    while (!what && !event->filled.closed && it->reader_next <= order->upto &&
+           event->filled.bytes < order->bytes) {
         event_record record;
         failure why = {0};
         outcome got = store_reader_next(it->reader, &record, &why);
@@ -233,12 +267,10 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
             break;
         }
         it->reader_next = record.sequence + 1;
-        event->filled.last_sequence = record.sequence;
-        if (record.kind == RECORD_MOVED) continue;
-        event->filled.event_sequence = record.sequence;
-        event->filled.events++;
-        event->filled.bytes += record.event.len;
-        what = produce_event(it, &record);
+        if (record.kind == RECORD_MOVED)
+            event->filled.last_sequence = record.sequence;
+        else
+            what = produce_event(it, order, &record, event);
     }
     set_outcome(it, event, what, EV_FILLED);
 }

@@ -111,8 +111,9 @@ void store_wake(event_store *store, uint32_t route);
 typedef struct id_entry {
     uint32_t route;
     uint64_t sequence;
-    int64_t accepted_ms;
+    int64_t accepted_ms; /* when it was replayed, or purged, if it was */
     bool dead;
+    bool purged; /* was a dead letter, and an operator deleted it */
     uint8_t fingerprint[STORE_FINGERPRINT_SIZE];
 } id_entry;
 
@@ -126,13 +127,24 @@ typedef struct dead_letter {
     uint32_t attempts;
     int64_t first_attempt_ms;
     int64_t last_attempt_ms;
+    uint64_t size;       /* on disk */
     event_record record; /* borrows from memory of the letter */
     void *memory;
 } dead_letter;
 
+/* ST_NOT_FOUND: there is none, or no more. Blocks for a read. */
 MUST_CHECK outcome store_dead_get(event_store *store, uint32_t route, uint64_t sequence,
                                   dead_letter *letter, failure *why);
 void dead_letter_free(dead_letter *letter);
+
+/*
+ * Shows the route's dead letters to `visit`, in the order of their sequences and from `from` on,
+ * until it returns false or there is none left; a letter is borrowed while visit runs. Blocks for
+ * as many reads, so a caller bounds number and size.
+ */
+MUST_CHECK outcome store_dead_scan(event_store *store, uint32_t route, uint64_t from,
+                                   bool (*visit)(void *arg, const dead_letter *letter), void *arg,
+                                   failure *why);
 
 /* ---- what the publisher must know for certain -------------------------------------------- */
 

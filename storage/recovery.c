@@ -73,7 +73,7 @@ static outcome recover_last(event_store *store, uint32_t number, failure *why) {
 
 /*
  * Dead letters above the hint are exactly the RECORD_MOVED above it: whoever takes a letter out of
- * `dead` (replay, purge) must first move the hint past its sequence, in the same batch at latest.
+ * `dead` (stage_letter) must first move the hint past its sequence, in the same batch at latest.
  */
 static outcome recover_moved(event_store *store, uint32_t number, failure *why) {
     route_state *route = &store->routes[number];

@@ -58,6 +58,8 @@ typedef struct route_state {
     uuid wanted_incarnation;
     int64_t wanted_offset;
 
+    _Atomic uint64_t dead_from; /* no dead letter is below: a scan starts here, behind what left */
+
     pthread_mutex_t bury_lock; /* one bury at a time; held by the caller, never by the committer */
 
     /* the committer's alone */
@@ -153,6 +155,14 @@ void apply_command(route_state *route, const command *request);
 uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool all);
 /* Frees whole files below the hints. After the sync; no batch needed. */
 void free_settled_files(event_store *store);
+
+/* ---- dead_letters.c: a letter leaves; the committer's thread ------------------------------- */
+
+/* Reads and checks: fills append with the event as it is to be appended, and memory, which that
+ * borrows from and the caller frees. */
+outcome letter_load(event_store *store, letter_request *request);
+/* Stages that it leaves; the id entry and, for a replay, the append have to follow. */
+void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_request *request);
 
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
