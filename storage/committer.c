@@ -16,7 +16,6 @@
 #include "storage/store_meta.h"
 
 #include <stdlib.h>
-#include <sys/statvfs.h>
 
 enum {
     BATCH_REQUESTS_MAX = 16384,
@@ -60,6 +59,7 @@ struct committer {
     size_t scratch_size;
     int64_t disk_checked_ms; /* monotonic */
     int64_t upkeep_ms;       /* monotonic */
+    uint64_t background_errors;
 };
 
 /* ---- handing over: any thread ------------------------------------------------------------ */
@@ -189,7 +189,7 @@ static bool look_up(committer *self, append_request *request) {
 
 static bool has_room(committer *self, const append_request *request) {
     const event_store *store = self->store;
-    uint64_t needed = self->batch_bytes + request->encoded_size;
+    uint64_t needed = self->batch_bytes + request->encoded_size + ballast_missing(&store->ballast);
     return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
            store->disk_free_bytes >= store->options.reserve_free_bytes + needed;
 }
@@ -255,12 +255,9 @@ static void stage_append(committer *self, append_request *request) {
 
 static void check_disk(committer *self) {
     int64_t now_ms = clock_monotonic_ms();
-    event_store *store = self->store;
     if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
     self->disk_checked_ms = now_ms;
-    struct statvfs volume;
-    if (statvfs(store->directory, &volume) == 0)
-        store->disk_free_bytes = (uint64_t)volume.f_bavail * volume.f_frsize;
+    store_measure_disk(self->store);
 }
 
 static uint64_t sum_backlog(event_store *store) {
@@ -418,17 +415,32 @@ static bool take(committer *self) {
     return go_on;
 }
 
+/*
+ * A flush or compaction that failed has lost nothing, since its inputs stay; whether the store goes
+ * on is RocksDB's to say, by taking a write or not. A compaction that found the disk full is tried
+ * again. After a failed flush, or damage, no write is taken.
+ */
+static outcome check_background(committer *self, failure *why) {
+    const store_db *db = &self->store->db;
+    uint64_t errors = store_db_background_errors(db);
+    if (errors == self->background_errors) return ST_OK;
+    self->background_errors = errors;
+    rocksdb_writebatch_clear(self->batch);
+    meta_put_identity(db, self->batch, &self->store->id);
+    outcome result = store_db_write(db, self->batch, why);
+    if (result == ST_OK)
+        store_log(self->store, STORE_LOG_WARNING,
+                  "a compaction failed, %llu so far, and is tried again: see db/LOG",
+                  (unsigned long long)errors);
+    return result;
+}
+
 /* Once a second, and off the path of the acknowledgements when there is any pause. */
 static outcome upkeep(committer *self, failure *why) {
     check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
-    uint64_t errors = store_db_background_errors(&self->store->db);
-    if (errors)
-        return fail(why, ST_IO, "",
-                    "RocksDB reports %llu background errors: a flush or a "
-                    "compaction failed (see db/LOG)",
-                    (unsigned long long)errors);
-    free_settled_files(self->store);
+    outcome result = check_background(self, why);
+    if (result != ST_OK) return result;
     return evidence_sync(&self->store->witness, why);
 }
 

@@ -27,6 +27,8 @@ typedef struct store_options {
                                       with ST_STORAGE_FULL */
     uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
     uint64_t reserve_free_bytes;   /* free space of the volume below which appends are refused */
+    uint64_t ballast_bytes;        /* held on the volume to be released when an opening needs room;
+                                      0: none */
     uint64_t queue_max_requests;   /* commit queue; above it submit answers ST_OVERLOADED */
     uint64_t queue_max_bytes;
     uint64_t memtable_bytes; /* write buffer of the outbox */

@@ -8,6 +8,7 @@
 #ifndef INGEST_STORAGE_STORE_INTERNAL_H
 #define INGEST_STORAGE_STORE_INTERNAL_H
 
+#include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
 #include "storage/store_db.h"
@@ -64,7 +65,6 @@ typedef struct route_state {
     route_durable staged;
     uint64_t deleted_to;         /* range deletes have covered up to here since the opening */
     uint64_t deleted_cumulative; /* cumulative_bytes there */
-    uint64_t freed_cumulative;   /* whole files up to there were dropped */
 } route_state;
 
 /* An opening of the store: which sequences earlier ones had given out by then. */
@@ -81,6 +81,7 @@ typedef struct atomic_histogram {
 } atomic_histogram;
 
 typedef struct committer committer;
+typedef struct cleaner cleaner;
 
 struct event_store {
     store_options options;
@@ -88,6 +89,7 @@ struct event_store {
     int lock_file;   /* flock held while open */
     store_db db;
     evidence witness; /* the committer's, once it runs */
+    ballast ballast;  /* the cleaner's, once it runs */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -104,6 +106,7 @@ struct event_store {
     atomic_histogram sync_time;
     _Atomic bool failed; /* a write failed: nothing is written any more */
     committer *committer;
+    cleaner *cleaner;
 };
 
 PRINTF_LIKE(3, 4)
@@ -151,12 +154,11 @@ outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const com
 void apply_command(route_state *route, const command *request);
 /* Stages wanted advances that are worth it, or all; returns the routes concerned as bits. */
 uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool all);
-/* Frees whole files below the hints. After the sync; no batch needed. */
-void free_settled_files(event_store *store);
 
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
 bool store_has_route(const event_store *store, uint32_t route);
+void store_measure_disk(event_store *store); /* brings disk_free_bytes up to date */
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */
 MUST_CHECK outcome store_cumulative(event_store *store, uint32_t route, uint64_t sequence,
                                     uint64_t *cumulative, failure *why);
