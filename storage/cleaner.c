@@ -16,6 +16,8 @@
  * time, and not too often. */
 #define TIDY_BACKLOG_BYTES MIB
 #define TIDY_BYTES (16 * MIB)
+/* Besides what compactions need, before those that the opening held back are allowed. */
+#define SPARE_BYTES (32 * MIB)
 
 enum { TICK_MS = 1000, TIDY_EVERY_MS = 20000 };
 
@@ -116,10 +118,21 @@ static void tidy(cleaner *self) {
     self->tidied_ms = clock_monotonic_ms();
 }
 
+static void allow_compaction(event_store *store) {
+    store->working_bytes = store_db_working_bytes(&store->db);
+    if (!store->compaction_held || store->disk_free_bytes < store->working_bytes + SPARE_BYTES)
+        return;
+    failure why;
+    if (store_db_allow_compaction(&store->db, &why) == ST_OK)
+        store->compaction_held = false;
+    else if (!store->failed)
+        store_log(store, STORE_LOG_WARNING, "%s", why.reason);
+}
+
 static void restore_ballast(event_store *store) {
+    uint64_t others = store->options.reserve_free_bytes + store->working_bytes;
     uint64_t free_bytes = store->disk_free_bytes;
-    uint64_t reserve = store->options.reserve_free_bytes;
-    if (free_bytes > reserve) ballast_grow(&store->ballast, free_bytes - reserve);
+    if (free_bytes > others) ballast_grow(&store->ballast, free_bytes - others);
 }
 
 static bool wait_for_tick(cleaner *self) {
@@ -139,6 +152,7 @@ static void *run(void *arg) {
     event_store *store = self->store;
     (void)pthread_setname_np(pthread_self(), "cleaner");
     do {
+        allow_compaction(store);
         restore_ballast(store);
         for (uint32_t i = 0; i < store_route_count(store); i++)
             drop_tables(self, i);

@@ -49,7 +49,6 @@ struct committer {
     command *batch_commands;   /* of the present batch */
     append_request **requests; /* of the present batch, in order; owned */
     uint32_t request_count;
-    uint64_t batch_bytes;
     uint64_t backlog_bytes; /* of all routes, this batch included */
     uint32_t touched;       /* routes with a changed `staged`, as bits */
     int64_t now_ms;         /* wall clock of the batch */
@@ -57,8 +56,10 @@ struct committer {
     batch_ids ids;
     uint8_t *scratch; /* one encoded record, or id key; owned */
     size_t scratch_size;
-    int64_t disk_checked_ms; /* monotonic */
-    int64_t upkeep_ms;       /* monotonic */
+    int64_t disk_checked_ms;   /* monotonic */
+    uint64_t unflushed_bytes;  /* at that time */
+    uint64_t unmeasured_bytes; /* appended since */
+    int64_t upkeep_ms;         /* monotonic */
     uint64_t background_errors;
 };
 
@@ -187,11 +188,20 @@ static bool look_up(committer *self, append_request *request) {
     return true;
 }
 
-static bool has_room(committer *self, const append_request *request) {
+/*
+ * Free space that is not for new events. What was appended is in a log, will be in a table before
+ * the log goes, and then in another one before the first goes.
+ */
+static uint64_t spoken_for(const committer *self) {
     const event_store *store = self->store;
-    uint64_t needed = self->batch_bytes + request->encoded_size + ballast_missing(&store->ballast);
+    return store->options.reserve_free_bytes + ballast_missing(&store->ballast) +
+           store->working_bytes + 2 * self->unflushed_bytes + 3 * self->unmeasured_bytes;
+}
+
+static bool has_room(const committer *self, const append_request *request) {
+    const event_store *store = self->store;
     return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
-           store->disk_free_bytes >= store->options.reserve_free_bytes + needed;
+           store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
 }
 
 static void put_event(committer *self, append_request *request) {
@@ -202,7 +212,7 @@ static void put_event(committer *self, append_request *request) {
     record->cumulative_bytes = staged->last_cumulative += request->encoded_size;
     record->accepted_ms = self->now_ms;
     self->backlog_bytes += request->encoded_size;
-    self->batch_bytes += request->encoded_size;
+    self->unmeasured_bytes += request->encoded_size;
     self->touched |= 1u << request->route;
 
     uint8_t key[EVENT_KEY_SIZE];
@@ -258,6 +268,8 @@ static void check_disk(committer *self) {
     if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
     self->disk_checked_ms = now_ms;
     store_measure_disk(self->store);
+    self->unflushed_bytes = store_db_unflushed_bytes(&self->store->db);
+    self->unmeasured_bytes = 0;
 }
 
 static uint64_t sum_backlog(event_store *store) {
@@ -276,7 +288,6 @@ static void begin_batch(committer *self) {
     rocksdb_writebatch_clear(self->batch);
     self->now_ms = clock_wall_ms();
     self->backlog_bytes = sum_backlog(self->store);
-    self->batch_bytes = 0;
     self->request_count = 0;
     self->touched = 0;
 }

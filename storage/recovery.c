@@ -234,15 +234,15 @@ static outcome make_room(event_store *store, const char *database, failure *why)
     if (result != ST_OK) return result;
     uint64_t needed = opening_needs(database);
     store_measure_disk(store);
-    if (store->disk_free_bytes >= needed || store->ballast.size == 0) return ST_OK;
+    if (store->disk_free_bytes >= needed) return ST_OK;
+    store->compaction_held = true;
+    if (store->ballast.size == 0) return ST_OK;
     store_log(store, STORE_LOG_WARNING,
               "the volume has %llu bytes left and opening may need %llu: the ballast of %llu is "
               "released",
               (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
               (unsigned long long)store->ballast.size);
-    result = ballast_release(&store->ballast, why);
-    store_measure_disk(store);
-    return result;
+    return ballast_release(&store->ballast, why);
 }
 
 outcome store_recover(event_store *store, failure *why) {
@@ -255,8 +255,11 @@ outcome store_recover(event_store *store, failure *why) {
     if (result == ST_OK) result = check_wal(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
     if (result != ST_OK) return result;
-    result = store_db_open(&store->db, database, &store->options, ids_filter_create(store), why);
-    if (result == ST_OK) result = meta_load(store, &fresh, why);
+    result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
+                           store->compaction_held, why);
+    if (result != ST_OK) return result;
+    store->working_bytes = store_db_working_bytes(&store->db);
+    result = meta_load(store, &fresh, why);
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);

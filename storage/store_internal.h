@@ -88,8 +88,9 @@ struct event_store {
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness; /* the committer's, once it runs */
-    ballast ballast;  /* the cleaner's, once it runs */
+    evidence witness;     /* the committer's, once it runs */
+    ballast ballast;      /* the cleaner's, once it runs */
+    bool compaction_held; /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -100,6 +101,7 @@ struct event_store {
 
     _Atomic uint64_t ids_window_ms;
     _Atomic uint64_t disk_free_bytes;
+    _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
     _Atomic uint64_t committed_requests;
     _Atomic uint64_t duplicates;
