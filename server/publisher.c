@@ -313,6 +313,7 @@ static void advance_hint(publisher *it, bool now) {
 
 static void await_events(publisher *it, const machine_order *order, machine_event *event) {
     if (order->state == M_IDLE) {
+        if (it->reader) store_reader_rest(it->reader);
         advance_hint(it, false);
         kafka_sink_poll(it->sink);
     }
@@ -338,6 +339,7 @@ static struct timespec after_ms(clockid_t clock, int64_t wait_ms) {
 
 static void pause_thread(publisher *it, const machine_order *order, machine_event *event) {
     const struct timespec until = after_ms(CLOCK_MONOTONIC, order->wait_ms);
+    if (it->reader) store_reader_rest(it->reader);
     pthread_mutex_lock(&it->lock);
     int late = 0;
     while (!atomic_load(&it->stopping) && !late)

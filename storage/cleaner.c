@@ -171,7 +171,7 @@ outcome cleaner_start(event_store *store, failure *why) {
     cleaner *self = calloc(1, sizeof *self);
     if (!self) return fail(why, ST_NO_MEMORY, "", "no memory for the cleaner");
     self->store = store;
-    self->tidied_ms = clock_monotonic_ms();
+    self->tidied_ms = clock_monotonic_ms() - TIDY_EVERY_MS;
     pthread_condattr_t monotonic;
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

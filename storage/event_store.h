@@ -100,6 +100,11 @@ store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t fro
 MUST_CHECK outcome store_reader_next(store_reader *reader, event_record *record, failure *why);
 /* Goes back, or forward, to `from`. */
 void store_reader_seek(store_reader *reader, uint64_t from);
+/*
+ * Lets go of the tables and memory that a reader pins, which would not be given back while it
+ * pauses. The next read goes on where it was; the last record's bytes are no longer borrowed.
+ */
+void store_reader_rest(store_reader *reader);
 void store_reader_close(store_reader *reader);
 
 /*
