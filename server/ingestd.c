@@ -79,6 +79,7 @@ static outcome open_store(ingestd *it, failure *why) {
     options.backlog_budget_bytes = all->storage.backlog_budget_bytes;
     options.dead_budget_bytes = all->storage.dead_budget_bytes;
     options.reserve_free_bytes = all->storage.reserve_free_bytes;
+    options.ballast_bytes = all->storage.ballast_bytes;
     options.queue_max_requests = all->storage.queue_max_requests;
     options.queue_max_bytes = all->storage.queue_max_bytes;
     options.memtable_bytes = all->storage.memtable_bytes;

@@ -350,6 +350,7 @@ static void advance_hint(publisher *it, bool now) {
 
 static void await_events(publisher *it, const machine_order *order, machine_event *event) {
     if (order->state == M_IDLE) {
+        if (it->reader) store_reader_rest(it->reader);
         advance_hint(it, false);
         kafka_sink_poll(it->sink);
     }
@@ -362,6 +363,7 @@ static void await_events(publisher *it, const machine_order *order, machine_even
 }
 
 static void wait_out(publisher *it, const machine_order *order, machine_event *event) {
+    if (it->reader) store_reader_rest(it->reader);
     if (!atomic_load(&it->stopping)) /* for no record: until the time is over, or publisher_stop */
         store_wait(it->options.store, it->options.route, UINT64_MAX, order->wait_ms);
     event->kind = atomic_load(&it->stopping) ? EV_STOP : EV_TIME;

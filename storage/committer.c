@@ -18,7 +18,6 @@
 #include "storage/store_meta.h"
 
 #include <stdlib.h>
-#include <sys/statvfs.h>
 
 enum {
     BATCH_REQUESTS_MAX = 16384,
@@ -57,7 +56,6 @@ struct committer {
     command *batch_commands;       /* of the present batch */
     append_request **requests;     /* of the present batch, in order; owned */
     uint32_t request_count;
-    uint64_t batch_bytes;
     uint64_t backlog_bytes; /* of all routes, this batch included */
     uint32_t touched;       /* routes with a changed `staged`, as bits */
     int64_t now_ms;         /* wall clock of the batch */
@@ -65,8 +63,11 @@ struct committer {
     batch_ids ids;
     uint8_t *scratch; /* one encoded record, or id key; owned */
     size_t scratch_size;
-    int64_t disk_checked_ms; /* monotonic */
-    int64_t upkeep_ms;       /* monotonic */
+    int64_t disk_checked_ms;   /* monotonic */
+    uint64_t unflushed_bytes;  /* at that time */
+    uint64_t unmeasured_bytes; /* appended since */
+    int64_t upkeep_ms;         /* monotonic */
+    uint64_t background_errors;
 };
 
 /* ---- handing over: any thread ------------------------------------------------------------ */
@@ -221,11 +222,20 @@ static bool look_up(committer *self, append_request *request) {
     return true;
 }
 
-static bool has_room(committer *self, const append_request *request) {
+/*
+ * Free space that is not for new events. What was appended is in a log, will be in a table before
+ * the log goes, and then in another one before the first goes.
+ */
+static uint64_t spoken_for(const committer *self) {
     const event_store *store = self->store;
-    uint64_t needed = self->batch_bytes + request->encoded_size;
+    return store->options.reserve_free_bytes + ballast_missing(&store->ballast) +
+           store->working_bytes + 2 * self->unflushed_bytes + 3 * self->unmeasured_bytes;
+}
+
+static bool has_room(const committer *self, const append_request *request) {
+    const event_store *store = self->store;
     return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
-           store->disk_free_bytes >= store->options.reserve_free_bytes + needed;
+           store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
 }
 
 static void put_event(committer *self, append_request *request) {
@@ -236,7 +246,7 @@ static void put_event(committer *self, append_request *request) {
     record->cumulative_bytes = staged->last_cumulative += request->encoded_size;
     record->accepted_ms = self->now_ms;
     self->backlog_bytes += request->encoded_size;
-    self->batch_bytes += request->encoded_size;
+    self->unmeasured_bytes += request->encoded_size;
     self->touched |= 1u << request->route;
 
     uint8_t key[EVENT_KEY_SIZE];
@@ -321,12 +331,11 @@ static bool moved_in_batch(const committer *self, const letter_request *request)
 
 static void check_disk(committer *self) {
     int64_t now_ms = clock_monotonic_ms();
-    event_store *store = self->store;
     if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
     self->disk_checked_ms = now_ms;
-    struct statvfs volume;
-    if (statvfs(store->directory, &volume) == 0)
-        store->disk_free_bytes = (uint64_t)volume.f_bavail * volume.f_frsize;
+    store_measure_disk(self->store);
+    self->unflushed_bytes = store_db_unflushed_bytes(&self->store->db);
+    self->unmeasured_bytes = 0;
 }
 
 static uint64_t sum_backlog(event_store *store) {
@@ -345,7 +354,6 @@ static void begin_batch(committer *self) {
     rocksdb_writebatch_clear(self->batch);
     self->now_ms = clock_wall_ms();
     self->backlog_bytes = sum_backlog(self->store);
-    self->batch_bytes = 0;
     self->request_count = 0;
     self->touched = 0;
     uint64_t queued = atomic_load(&self->queued_requests);
@@ -521,17 +529,32 @@ static bool take(committer *self) {
     return go_on;
 }
 
+/*
+ * A flush or compaction that failed has lost nothing, since its inputs stay; whether the store goes
+ * on is RocksDB's to say, by taking a write or not. A compaction that found the disk full is tried
+ * again. After a failed flush, or damage, no write is taken.
+ */
+static outcome check_background(committer *self, failure *why) {
+    const store_db *db = &self->store->db;
+    uint64_t errors = store_db_background_errors(db);
+    if (errors == self->background_errors) return ST_OK;
+    self->background_errors = errors;
+    rocksdb_writebatch_clear(self->batch);
+    meta_put_identity(db, self->batch, &self->store->id);
+    outcome result = store_db_write(db, self->batch, why);
+    if (result == ST_OK)
+        store_log(self->store, STORE_LOG_WARNING,
+                  "a compaction failed, %llu so far, and is tried again: see db/LOG",
+                  (unsigned long long)errors);
+    return result;
+}
+
 /* Once a second, and off the path of the acknowledgements when there is any pause. */
 static outcome upkeep(committer *self, failure *why) {
     check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
-    uint64_t errors = store_db_background_errors(&self->store->db);
-    if (errors)
-        return fail(why, ST_IO, "",
-                    "RocksDB reports %llu background errors: a flush or a "
-                    "compaction failed (see db/LOG)",
-                    (unsigned long long)errors);
-    free_settled_files(self->store);
+    outcome result = check_background(self, why);
+    if (result != ST_OK) return result;
     return evidence_sync(&self->store->witness, why);
 }
 

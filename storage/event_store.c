@@ -5,6 +5,7 @@
  */
 #include "storage/event_store.h"
 
+#include "storage/cleaner.h"
 #include "storage/clock.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define MIB ((uint64_t)1 << 20)
@@ -27,6 +29,7 @@ void store_options_init(store_options *options) {
         .backlog_budget_bytes = 8192 * MIB,
         .dead_budget_bytes = 1024 * MIB,
         .reserve_free_bytes = 512 * MIB,
+        .ballast_bytes = 256 * MIB,
         .queue_max_requests = 65536,
         .queue_max_bytes = 64 * MIB,
         .memtable_bytes = 32 * MIB,
@@ -84,6 +87,7 @@ static void free_store(event_store *store) {
     if (store->failed) store_db_abandon(&store->db);
     if (store->db.handle) store_db_close(&store->db);
     evidence_close(&store->witness);
+    ballast_close(&store->ballast);
     for (int i = 0; i < STORE_ROUTES_MAX; i++) {
         route_state *route = &store->routes[i];
         (void)pthread_mutex_destroy(&route->lock);
@@ -107,12 +111,17 @@ outcome store_open(const store_options *options, event_store **out, failure *why
     store->options.directory = store->directory;
     store->lock_file = -1;
     store->witness.file = -1;
+    store->ballast.file = -1;
     store->ids_window_ms = options->ids_window_ms;
     init_routes(store);
     outcome result = store->directory ? ST_OK : fail(why, ST_NO_MEMORY, "", "no memory");
     if (result == ST_OK) result = lock_folder(store, why);
     if (result == ST_OK) result = store_recover(store, why);
     if (result == ST_OK) result = committer_start(store, why);
+    if (result == ST_OK) {
+        result = cleaner_start(store, why);
+        if (result != ST_OK) committer_stop(store);
+    }
     if (result != ST_OK) {
         free_store(store);
         return result;
@@ -124,6 +133,7 @@ outcome store_open(const store_options *options, event_store **out, failure *why
 void store_close(event_store *store) {
     if (!store) return;
     committer_stop(store);
+    cleaner_stop(store);
     free_store(store);
 }
 
@@ -335,6 +345,12 @@ outcome store_check_position(event_store *store, uint32_t route, const uuid *who
 }
 
 /* ---- figures ---------------------------------------------------------------------------- */
+
+void store_measure_disk(event_store *store) {
+    struct statvfs volume;
+    if (statvfs(store->directory, &volume) == 0)
+        store->disk_free_bytes = (uint64_t)volume.f_bavail * volume.f_frsize;
+}
 
 void store_figures_get(event_store *store, store_figures *figures) {
     *figures = (store_figures){

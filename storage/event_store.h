@@ -27,6 +27,8 @@ typedef struct store_options {
                                       with ST_STORAGE_FULL */
     uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
     uint64_t reserve_free_bytes;   /* free space of the volume below which appends are refused */
+    uint64_t ballast_bytes;        /* held on the volume to be released when an opening needs room;
+                                      0: none */
     uint64_t queue_max_requests;   /* commit queue; above it submit answers ST_OVERLOADED */
     uint64_t queue_max_bytes;
     uint64_t memtable_bytes; /* write buffer of the outbox */
@@ -98,6 +100,11 @@ store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t fro
 MUST_CHECK outcome store_reader_next(store_reader *reader, event_record *record, failure *why);
 /* Goes back, or forward, to `from`. */
 void store_reader_seek(store_reader *reader, uint64_t from);
+/*
+ * Lets go of the tables and memory that a reader pins, which would not be given back while it
+ * pauses. The next read goes on where it was; the last record's bytes are no longer borrowed.
+ */
+void store_reader_rest(store_reader *reader);
 void store_reader_close(store_reader *reader);
 
 /*

@@ -1,7 +1,8 @@
 /*
  * Opening: what the folder has, whether that is all it should have, and where each route goes on.
  * Runs in store_open, before the committer. Order: WAL check, RocksDB, meta, routes, evidence, and
- * only then the first write. Fails with ST_CORRUPT rather than open with anything missing.
+ * only then the first write. Before all of it the ballast, when there is no room to write. Fails
+ * with ST_CORRUPT rather than open with anything missing.
  *
  *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail (what the last WAL repair cut off)
  */
@@ -220,17 +221,45 @@ static outcome open_witness(event_store *store, bool *found, evidence_state *see
     return ST_OK;
 }
 
+/* What the logs hold is flushed at the opening, and perhaps a torn tail is saved. */
+static uint64_t opening_needs(const char *database) {
+    enum { OTHER_BYTES = 16 << 20 }; /* manifest, options, a first log */
+    return wal_bytes(database) + OTHER_BYTES;
+}
+
+static outcome make_room(event_store *store, const char *database, failure *why) {
+    char path[PATH_SIZE];
+    (void)snprintf(path, sizeof path, "%s/ballast", store->directory);
+    outcome result = ballast_open(&store->ballast, path, store->options.ballast_bytes, why);
+    if (result != ST_OK) return result;
+    uint64_t needed = opening_needs(database);
+    store_measure_disk(store);
+    if (store->disk_free_bytes >= needed) return ST_OK;
+    store->compaction_held = true;
+    if (store->ballast.size == 0) return ST_OK;
+    store_log(store, STORE_LOG_WARNING,
+              "the volume has %llu bytes left and opening may need %llu: the ballast of %llu is "
+              "released",
+              (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
+              (unsigned long long)store->ballast.size);
+    return ballast_release(&store->ballast, why);
+}
+
 outcome store_recover(event_store *store, failure *why) {
     char database[PATH_SIZE];
     (void)snprintf(database, sizeof database, "%s/db", store->directory);
     bool witnessed;
     bool fresh;
     evidence_state seen;
-    outcome result = check_wal(store, database, why);
+    outcome result = make_room(store, database, why);
+    if (result == ST_OK) result = check_wal(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
     if (result != ST_OK) return result;
-    result = store_db_open(&store->db, database, &store->options, ids_filter_create(store), why);
-    if (result == ST_OK) result = meta_load(store, &fresh, why);
+    result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
+                           store->compaction_held, why);
+    if (result != ST_OK) return result;
+    store->working_bytes = store_db_working_bytes(&store->db);
+    result = meta_load(store, &fresh, why);
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);

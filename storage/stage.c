@@ -10,8 +10,6 @@
  * costs every later read a little until the next flush. */
 #define DELETE_RECORDS ((uint64_t)4096)
 #define DELETE_BYTES ((uint64_t)4 << 20)
-/* And whole files are dropped after so much more. */
-#define FREE_BYTES ((uint64_t)128 << 20)
 
 static outcome stage_route(event_store *store, rocksdb_writebatch_t *batch,
                            const command *request) {
@@ -144,25 +142,4 @@ uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool al
         touched |= 1u << i;
     }
     return touched;
-}
-
-/* Drops tables that hold nothing but settled records, without compacting them. Level 0 is left out
- * by RocksDB, and older values may show again: nobody reads up to the hint. */
-void free_settled_files(event_store *store) {
-    for (uint32_t i = 0; i < store_route_count(store); i++) {
-        route_state *route = &store->routes[i];
-        if (route->deleted_cumulative - route->freed_cumulative < FREE_BYTES) continue;
-        route->freed_cumulative = route->deleted_cumulative;
-        uint8_t first[EVENT_KEY_SIZE];
-        uint8_t last[EVENT_KEY_SIZE];
-        bytes from = event_key(first, i, 0);
-        bytes to = event_key(last, i, route->deleted_to);
-        char *error = NULL;
-        rocksdb_delete_file_in_range_cf(store->db.handle, store->db.families[FAMILY_OUTBOX],
-                                        (const char *)from.data, from.len, (const char *)to.data,
-                                        to.len, &error);
-        failure why;
-        if (store_db_outcome(error, "drop settled files", &why) != ST_OK)
-            store_log(store, STORE_LOG_WARNING, "%s", why.reason);
-    }
 }

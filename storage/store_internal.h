@@ -8,6 +8,7 @@
 #ifndef INGEST_STORAGE_STORE_INTERNAL_H
 #define INGEST_STORAGE_STORE_INTERNAL_H
 
+#include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
 #include "storage/store_db.h"
@@ -66,7 +67,6 @@ typedef struct route_state {
     route_durable staged;
     uint64_t deleted_to;         /* range deletes have covered up to here since the opening */
     uint64_t deleted_cumulative; /* cumulative_bytes there */
-    uint64_t freed_cumulative;   /* whole files up to there were dropped */
 } route_state;
 
 /* An opening of the store: which sequences earlier ones had given out by then. */
@@ -83,13 +83,16 @@ typedef struct atomic_histogram {
 } atomic_histogram;
 
 typedef struct committer committer;
+typedef struct cleaner cleaner;
 
 struct event_store {
     store_options options;
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness; /* the committer's, once it runs */
+    evidence witness;     /* the committer's, once it runs */
+    ballast ballast;      /* the cleaner's, once it runs */
+    bool compaction_held; /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -100,12 +103,14 @@ struct event_store {
 
     _Atomic uint64_t ids_window_ms;
     _Atomic uint64_t disk_free_bytes;
+    _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
     _Atomic uint64_t committed_requests;
     _Atomic uint64_t duplicates;
     atomic_histogram sync_time;
     _Atomic bool failed; /* a write failed: nothing is written any more */
     committer *committer;
+    cleaner *cleaner;
 };
 
 PRINTF_LIKE(3, 4)
@@ -153,8 +158,6 @@ outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const com
 void apply_command(route_state *route, const command *request);
 /* Stages wanted advances that are worth it, or all; returns the routes concerned as bits. */
 uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool all);
-/* Frees whole files below the hints. After the sync; no batch needed. */
-void free_settled_files(event_store *store);
 
 /* ---- dead_letters.c: a letter leaves; the committer's thread ------------------------------- */
 
@@ -167,6 +170,7 @@ void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
 bool store_has_route(const event_store *store, uint32_t route);
+void store_measure_disk(event_store *store); /* brings disk_free_bytes up to date */
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */
 MUST_CHECK outcome store_cumulative(event_store *store, uint32_t route, uint64_t sequence,
                                     uint64_t *cumulative, failure *why);

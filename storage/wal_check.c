@@ -199,3 +199,18 @@ outcome wal_check(const char *directory, const char *saved_as, wal_repair *repai
     free(logs);
     return result;
 }
+
+uint64_t wal_bytes(const char *directory) {
+    uint64_t sum = 0;
+    struct dirent **logs = NULL;
+    int count = scandir(directory, &logs, is_log, by_number);
+    for (int i = 0; i < count; i++) {
+        char path[PATH_SIZE];
+        struct stat status;
+        (void)snprintf(path, sizeof path, "%s/%s", directory, logs[i]->d_name);
+        if (stat(path, &status) == 0) sum += (uint64_t)status.st_size;
+        free(logs[i]);
+    }
+    if (count >= 0) free(logs);
+    return sum;
+}

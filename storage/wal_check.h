@@ -25,4 +25,7 @@ typedef struct wal_repair {
 MUST_CHECK outcome wal_check(const char *directory, const char *saved_as, wal_repair *repair,
                              failure *why);
 
+/* What all *.log files in `directory` hold; 0 when there is none. */
+uint64_t wal_bytes(const char *directory);
+
 #endif
