@@ -229,7 +229,7 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
         }
         it->reader_next = record.sequence + 1;
         event->filled.last_sequence = record.sequence;
-        if (record.kind == RECORD_MOVED) continue;
+        if (record.kind != RECORD_EVENT) continue;
         event->filled.event_sequence = record.sequence;
         event->filled.events++;
         event->filled.bytes += record.event.len;

@@ -8,14 +8,14 @@
 #include "storage/encoding.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
+#include "storage/manifest.h"
 #include "storage/store_meta.h"
 #include "storage/wal_check.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-enum { PATH_SIZE = 4096 };
 
 static bytes iterator_key(const rocksdb_iterator_t *all) {
     bytes key;
@@ -23,11 +23,16 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
     return key;
 }
 
-static outcome check_wal(event_store *store, const char *database, failure *why) {
+static outcome check_wal(event_store *store, const char *database, uint64_t synced, failure *why) {
     char tail[PATH_SIZE];
+    manifest_facts manifest;
     wal_repair repair;
-    (void)snprintf(tail, sizeof tail, "%s/torn-tail", store->directory);
-    outcome result = wal_check(database, tail, &repair, why);
+    path_join(tail, store->directory, "torn-tail");
+    outcome result = manifest_check(database, &manifest, why);
+    if (result != ST_OK) return result;
+    wal_bounds bounds = {
+        .flushed_known = manifest.flushed_known, .flushed = manifest.flushed, .synced = synced};
+    result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
         store_log(store, STORE_LOG_INFO,
                   "%s ended in the middle of a batch that was never acknowledged: cut to %llu "
@@ -71,6 +76,12 @@ static outcome recover_last(event_store *store, uint32_t number, failure *why) {
     return result;
 }
 
+static int by_sequence(const void *a, const void *b) {
+    uint64_t first = *(const uint64_t *)a;
+    uint64_t second = *(const uint64_t *)b;
+    return (first > second) - (first < second);
+}
+
 /*
  * Dead letters above the hint are exactly the RECORD_MOVED above it: whoever takes a letter out of
  * `dead` (replay, purge) must first move the hint past its sequence, in the same batch at latest.
@@ -88,17 +99,8 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
         rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_DEAD]);
     rocksdb_iter_seek(all, (const char *)lower.data, lower.len);
     for (; result == ST_OK && rocksdb_iter_valid(all); rocksdb_iter_next(all)) {
-        if (route->moved_count == route->moved_capacity) {
-            size_t capacity = route->moved_capacity ? 2 * route->moved_capacity : 64;
-            uint64_t *grown = realloc(route->moved, capacity * sizeof *grown);
-            if (!grown) {
-                result = fail(why, ST_NO_MEMORY, "", "no memory for %zu dead letters", capacity);
-                break;
-            }
-            route->moved = grown;
-            route->moved_capacity = capacity;
-        }
-        route->moved[route->moved_count++] = get_be64(iterator_key(all).data + 1);
+        if (!meta_add_moved(route, get_be64(iterator_key(all).data + 1)))
+            result = fail(why, ST_NO_MEMORY, "", "no memory for the dead letters");
     }
     char *error = NULL;
     rocksdb_iter_get_error(all, &error);
@@ -108,6 +110,8 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
         rocksdb_free(error);
     rocksdb_iter_destroy(all);
     rocksdb_readoptions_destroy(read);
+    if (route->moved_count) /* those that are lost came first */
+        qsort(route->moved, route->moved_count, sizeof *route->moved, by_sequence);
     return result;
 }
 
@@ -203,32 +207,59 @@ static outcome note_evidence(event_store *store, failure *why) {
 
 static outcome open_witness(event_store *store, bool *found, evidence_state *seen, failure *why) {
     char path[PATH_SIZE];
-    (void)snprintf(path, sizeof path, "%s/evidence", store->directory);
-    outcome result = evidence_open(&store->witness, path, found, seen, why);
-    if (result != ST_OK) return result;
-    (void)snprintf(path, sizeof path, "%s/db/CURRENT", store->directory);
-    bool exists = access(path, F_OK) == 0;
-    if (*found && !exists)
-        return fail(why, ST_CORRUPT, "evidence",
-                    "%s: the database is gone, but the evidence file says that it had data",
-                    store->directory);
-    if (!*found && exists)
-        store_log(store, STORE_LOG_WARNING,
-                  "%s: the evidence file is missing or unreadable: a cut end of the log would "
-                  "not be noticed at this opening",
-                  store->directory);
-    return ST_OK;
+    path_join(path, store->directory, "evidence");
+    return evidence_open(&store->witness, path, found, seen, why);
+}
+
+static int is_data(const struct dirent *entry) {
+    const char *suffix = strrchr(entry->d_name, '.');
+    return suffix && (strcmp(suffix, ".sst") == 0 || strcmp(suffix, ".log") == 0);
+}
+
+/* RocksDB would begin anew where it finds no CURRENT: only where nothing else is, either. */
+static outcome check_current(const event_store *store, const char *database, bool *exists,
+                             bool witnessed, failure *why) {
+    char path[PATH_SIZE];
+    struct dirent **files = NULL;
+    path_join(path, database, "CURRENT");
+    *exists = access(path, F_OK) == 0;
+    if (*exists) return ST_OK;
+    int count = scandir(database, &files, is_data, NULL);
+    for (int i = 0; i < count; i++)
+        free(files[i]);
+    free(files);
+    if (count <= 0 && !witnessed) return ST_OK;
+    return fail(why, ST_CORRUPT, count > 0 ? "db" : "evidence", "%s: %s", store->directory,
+                count > 0 ? "db/CURRENT is gone, but tables or logs are there"
+                          : "the database is gone, but the evidence file says that it had data");
+}
+
+/* A repair was cut short when its result was complete: neither database may be used before. */
+static outcome check_repair(const event_store *store, failure *why) {
+    char path[PATH_SIZE];
+    path_join(path, store->directory, SALVAGE_READY);
+    if (access(path, F_OK) != 0) return ST_OK;
+    return fail(why, ST_CORRUPT, "repair", "%s: a repair was interrupted; run it again",
+                store->directory);
 }
 
 outcome store_recover(event_store *store, failure *why) {
     char database[PATH_SIZE];
-    (void)snprintf(database, sizeof database, "%s/db", store->directory);
+    path_join(database, store->directory, "db");
     bool witnessed;
+    bool exists;
     bool fresh;
-    evidence_state seen;
-    outcome result = check_wal(store, database, why);
+    evidence_state seen = {0};
+    outcome result = check_repair(store, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
+    if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
+    if (result == ST_OK && exists) result = check_wal(store, database, seen.writes, why);
     if (result != ST_OK) return result;
+    if (exists && !witnessed)
+        store_log(store, STORE_LOG_WARNING,
+                  "%s: the evidence file is missing or unreadable: a cut end of the log would "
+                  "not be noticed at this opening",
+                  store->directory);
     result = store_db_open(&store->db, database, &store->options, ids_filter_create(store), why);
     if (result == ST_OK) result = meta_load(store, &fresh, why);
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)

@@ -19,6 +19,7 @@
 
 enum {
     WAL_ABSOLUTE_CONSISTENCY = 1,
+    WAL_SKIP_ANY_CORRUPTED = 3,
     LOG_WARNINGS = 2,
     OPEN_FILES_MAX = 256,
     BACKGROUND_JOBS = 2,
@@ -32,7 +33,9 @@ static const char *const FAMILY_NAMES[FAMILY_COUNT] = {"default", "outbox", "ids
 
 outcome store_db_outcome(char *error, const char *doing, failure *why) {
     if (!error) return ST_OK;
-    outcome code = strncmp(error, "Corruption", 10) == 0 ? ST_CORRUPT : ST_IO;
+    /* A file of the database that is not there is damage, too. */
+    bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file");
+    outcome code = corrupt ? ST_CORRUPT : ST_IO;
     code = fail(why, code, "", "%s: %s", doing, error);
     rocksdb_free(error);
     return code;
@@ -142,6 +145,25 @@ outcome store_db_open(store_db *db, const char *directory, const store_options *
             db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
             (const rocksdb_options_t *const *)db->options, db->families, &error);
         result = store_db_outcome(error, "cannot open RocksDB", why);
+    }
+    if (result != ST_OK) store_db_close(db);
+    return result;
+}
+
+outcome store_db_open_reading(store_db *db, const char *directory, failure *why) {
+    store_options defaults;
+    store_options_init(&defaults);
+    *db = (store_db){0};
+    outcome result = make_options(db, &defaults, why);
+    rocksdb_options_t *database = db->options[FAMILY_META];
+    rocksdb_options_set_create_if_missing(database, 0);
+    rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
+    if (result == ST_OK) {
+        char *error = NULL;
+        db->handle = rocksdb_open_for_read_only_column_families(
+            db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
+            (const rocksdb_options_t *const *)db->options, db->families, 0, &error);
+        result = store_db_outcome(error, "cannot read RocksDB", why);
     }
     if (result != ST_OK) store_db_close(db);
     return result;

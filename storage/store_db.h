@@ -30,6 +30,11 @@ typedef struct store_db {
 /* Takes over `ids_filter`, also when it fails. On failure nothing is left open. */
 MUST_CHECK outcome store_db_open(store_db *db, const char *directory, const store_options *options,
                                  rocksdb_compactionfilter_t *ids_filter, failure *why);
+/*
+ * Opens for reading alone and changes nothing, not even a log of RocksDB's own. A damaged WAL or
+ * table opens too: what of it cannot be read is missing, or an error to whoever reads it.
+ */
+MUST_CHECK outcome store_db_open_reading(store_db *db, const char *directory, failure *why);
 void store_db_close(store_db *db);
 /*
  * After a failed write, instead of closing: leaves RocksDB as it is until the process ends. A close

@@ -17,6 +17,11 @@
 
 #define ROUTE_NAME_SIZE 64
 
+/* Below the store's folder: where a repair works, and the file that says that its result is
+ * complete and has to be put in place before anything else. */
+#define SALVAGE_FOLDER "salvage"
+#define SALVAGE_READY SALVAGE_FOLDER "/ready"
+
 /* What left the outbox otherwise than by being published. Durable in meta, put there by the batch
  * that moves the event. */
 typedef struct route_ledger {
@@ -47,7 +52,7 @@ typedef struct route_state {
     pthread_cond_t changed; /* visible rose, or woken */
     route_durable synced;
     uint64_t position_cumulative;
-    uint64_t *moved; /* RECORD_MOVED sequences above the position, ascending; owned */
+    uint64_t *moved; /* sequences of tombstones above the position, ascending; owned */
     size_t moved_count;
     size_t moved_capacity;
     uint32_t waiters;
@@ -154,8 +159,17 @@ uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool al
 /* Frees whole files below the hints. After the sync; no batch needed. */
 void free_settled_files(event_store *store);
 
+/* ---- dead_letters.c ------------------------------------------------------------------------ */
+
+/* The letter borrows from `value`. ST_CORRUPT. */
+MUST_CHECK outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter,
+                                      failure *why);
+
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
+/* A store with nothing open, and its end: frees all, the lock last. NULL: no memory. */
+event_store *store_new(const store_options *options);
+void store_free(event_store *store);
 bool store_has_route(const event_store *store, uint32_t route);
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */
 MUST_CHECK outcome store_cumulative(event_store *store, uint32_t route, uint64_t sequence,
