@@ -167,6 +167,20 @@ static size_t first_needed_incarnation(const event_store *store) {
     return needed;
 }
 
+/* All of it, though it is there: it is little, and so no single bad block takes it away. */
+static void put_meta_again(event_store *store, size_t first_incarnation,
+                           rocksdb_writebatch_t *batch) {
+    meta_put_identity(&store->db, batch, &store->id);
+    for (uint32_t i = 0; i < store->route_count; i++) {
+        const route_durable *at = &store->routes[i].synced;
+        meta_put_route(&store->db, batch, i, store->routes[i].name);
+        meta_put_ledger(&store->db, batch, i, &at->ledger);
+        meta_put_anchor(&store->db, batch, i, &at->anchor, at->anchor_cumulative);
+    }
+    for (size_t i = first_incarnation; i < store->incarnation_count; i++)
+        meta_put_incarnation(&store->db, batch, &store->incarnations[i], store->route_count);
+}
+
 static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     size_t count = store->incarnation_count;
@@ -177,10 +191,8 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
                                .id = uuid_random()};
     for (uint32_t i = 0; i < store->route_count; i++)
         entry.last_at_open[i] = store->routes[i].synced.last;
-    if (fresh) {
-        store->id = uuid_random();
-        meta_put_identity(&store->db, batch, &store->id);
-    }
+    if (fresh) store->id = uuid_random();
+    put_meta_again(store, drop, batch);
     meta_put_incarnation(&store->db, batch, &entry, store->route_count);
     outcome result = store_db_write(&store->db, batch, why);
     rocksdb_writebatch_destroy(batch);

@@ -126,7 +126,12 @@ MUST_CHECK outcome committer_start(event_store *store, failure *why);
 void committer_stop(event_store *store);
 void committer_figures(const event_store *store, uint64_t *requests, uint64_t *bytes);
 
-typedef enum command_kind { COMMAND_ROUTE, COMMAND_ANCHOR, COMMAND_BURY } command_kind;
+typedef enum command_kind {
+    COMMAND_ROUTE,
+    COMMAND_ANCHOR,
+    COMMAND_BURY,
+    COMMAND_RESTORE
+} command_kind;
 
 /* A write of another thread that waits for it. All bytes are prepared by that thread. */
 typedef struct command command;
@@ -141,6 +146,7 @@ struct command {
     bytes letter;           /* BURY: value for dead */
     bytes tombstone;        /* BURY: value for outbox */
     bytes id_key, id_value; /* BURY: id entry marked dead; empty when the id is not remembered */
+    const uuid *id;         /* RESTORE: of the store, from now on */
     outcome result;
     bool finished;
 };

@@ -104,7 +104,7 @@ outcome wal_check(const char *directory, const char *saved_as, const wal_bounds 
         result = wal_log_read(path, follow, &batches, &scan, why);
         if (result == ST_OK)
             result = judge(path, &scan, &batches, i + 1 == logs.count, bounds, why);
-        if (result != ST_OK || scan.sound_end == scan.size) continue;
+        if (result != ST_OK || scan.sound_end == scan.size || !saved_as) continue;
         result = cut_tail(path, &scan, saved_as, why);
         if (result == ST_OK) result = folder_sync(directory, why);
         *repair = (wal_repair){

@@ -29,7 +29,7 @@ typedef struct wal_repair {
  * where the one before ended, the first no later than `bounds->flushed`. A torn
  * tail of the newest is saved as the file `saved_as`, then cut off and synced, unless the evidence
  * says that it had been synced; anything else is ST_CORRUPT, with the file and the offset, and
- * changes nothing. Blocks; reads every log once.
+ * changes nothing. Without `saved_as` a torn tail is left as well. Blocks; reads every log once.
  */
 MUST_CHECK outcome wal_check(const char *directory, const char *saved_as, const wal_bounds *bounds,
                              wal_repair *repair, failure *why);
