@@ -267,7 +267,7 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
             break;
         }
         it->reader_next = record.sequence + 1;
-        if (record.kind == RECORD_MOVED)
+        if (record.kind != RECORD_EVENT)
             event->filled.last_sequence = record.sequence;
         else
             what = produce_event(it, order, &record, event);

@@ -93,7 +93,7 @@ typedef struct store_reader store_reader;
 /* A reader that starts at `from` (a first live sequence or later). Close before the store. */
 store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t from);
 /*
- * The next record, RECORD_MOVED ones included. Only what is synced is seen. The record's bytes
+ * The next record, tombstones included. Only what is synced is seen. The record's bytes
  * are borrowed until the next call. ST_NOT_FOUND: no more for now. ST_CORRUPT: a gap in the
  * sequence or a bad record; the reader stays where it is.
  */

@@ -35,6 +35,14 @@ typedef struct store_db {
 MUST_CHECK outcome store_db_open(store_db *db, const char *directory, const store_options *options,
                                  rocksdb_compactionfilter_t *ids_filter, bool hold_compaction,
                                  failure *why);
+/*
+ * Opens for reading alone and changes nothing, not even a log of RocksDB's own. A damaged WAL or
+ * table opens too: what of it cannot be read is missing, or an error to whoever reads it.
+ */
+MUST_CHECK outcome store_db_open_reading(store_db *db, const char *directory, failure *why);
+/* Opens a copy that may be changed and thrown away, as leniently as RocksDB can: what of the WALs
+ * is readable is replayed. */
+MUST_CHECK outcome store_db_open_copy(store_db *db, const char *directory, failure *why);
 void store_db_close(store_db *db);
 /*
  * After a failed write, instead of closing: leaves RocksDB as it is until the process ends. A close

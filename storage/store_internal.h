@@ -18,6 +18,11 @@
 
 #define ROUTE_NAME_SIZE 64
 
+/* Below the store's folder: where a repair works, and the file that says that its result is
+ * complete and has to be put in place before anything else. */
+#define SALVAGE_FOLDER "salvage"
+#define SALVAGE_READY SALVAGE_FOLDER "/ready"
+
 /* What left the outbox otherwise than by being published. Durable in meta, put there by the batch
  * that moves the event. */
 typedef struct route_ledger {
@@ -48,7 +53,7 @@ typedef struct route_state {
     pthread_cond_t changed; /* visible rose, or woken */
     route_durable synced;
     uint64_t position_cumulative;
-    uint64_t *moved; /* RECORD_MOVED sequences above the position, ascending; owned */
+    uint64_t *moved; /* sequences of tombstones above the position, ascending; owned */
     size_t moved_count;
     size_t moved_capacity;
     uint32_t waiters;
@@ -128,7 +133,12 @@ MUST_CHECK outcome committer_start(event_store *store, failure *why);
 void committer_stop(event_store *store);
 void committer_figures(const event_store *store, uint64_t *requests, uint64_t *bytes);
 
-typedef enum command_kind { COMMAND_ROUTE, COMMAND_ANCHOR, COMMAND_BURY } command_kind;
+typedef enum command_kind {
+    COMMAND_ROUTE,
+    COMMAND_ANCHOR,
+    COMMAND_BURY,
+    COMMAND_RESTORE
+} command_kind;
 
 /* A write of another thread that waits for it. All bytes are prepared by that thread. */
 typedef struct command command;
@@ -143,6 +153,7 @@ struct command {
     bytes letter;           /* BURY: value for dead */
     bytes tombstone;        /* BURY: value for outbox */
     bytes id_key, id_value; /* BURY: id entry marked dead; empty when the id is not remembered */
+    const uuid *id;         /* RESTORE: of the store, from now on */
     outcome result;
     bool finished;
 };
@@ -167,8 +178,17 @@ outcome letter_load(event_store *store, letter_request *request);
 /* Stages that it leaves; the id entry and, for a replay, the append have to follow. */
 void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_request *request);
 
+/* ---- dead_letters.c ------------------------------------------------------------------------ */
+
+/* The letter borrows from `value`. ST_CORRUPT. */
+MUST_CHECK outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter,
+                                      failure *why);
+
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
+/* A store with nothing open, and its end: frees all, the lock last. NULL: no memory. */
+event_store *store_new(const store_options *options);
+void store_free(event_store *store);
 bool store_has_route(const event_store *store, uint32_t route);
 void store_measure_disk(event_store *store); /* brings disk_free_bytes up to date */
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */
