@@ -108,18 +108,22 @@ static void answer_settled(ack_waiters *all, ack_waiter *waiter) {
     dead_letter letter;
     const outcome found =
         store_dead_get(all->store, waiter->route, waiter->sequence, &letter, NULL);
-    if (found != ST_OK) {
+    if (found == ST_OK) {
+        waiter->done(waiter, ST_DEAD_LETTER, letter.reason);
+        dead_letter_free(&letter);
+    } else if (waiter->dead) { /* a purge came in between; a replay would have been seen */
+        waiter->done(waiter, ST_DEAD_LETTER, "purged");
+    } else {
         waiter->done(waiter, ST_OK, NULL);
-        return;
     }
-    waiter->done(waiter, ST_DEAD_LETTER, letter.reason);
-    dead_letter_free(&letter);
 }
 
 void ack_waiters_add(ack_waiters *all, ack_waiter *waiter) {
     route_waiters *route = &all->routes[waiter->route];
     pthread_mutex_lock(&all->lock);
-    const bool settled = waiter->sequence <= route->position || died(route, waiter->sequence);
+    /* After a restart the position comes late, and would take a dead letter for published. */
+    const bool settled =
+        waiter->dead || waiter->sequence <= route->position || died(route, waiter->sequence);
     const bool stopped = all->stopped, cancelled = waiter->cancelled;
     if (!settled && !stopped && !cancelled) {
         if (route->count == route->capacity)

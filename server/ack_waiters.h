@@ -15,6 +15,7 @@ typedef struct ack_waiter ack_waiter;
 struct ack_waiter {
     uint32_t route;
     uint64_t sequence;
+    bool dead;      /* known to be a dead letter already: answered at once */
     size_t place;   /* 1 + index in the heap; 0: does not wait */
     bool cancelled; /* before it began to wait */
     ack_waiter *next;

@@ -145,6 +145,7 @@ typedef struct frame {
     bytes whole;                           /* the message */
     bytes rest;                            /* what was not looked at */
     const ProtobufCFieldDescriptor *field; /* the one being looked at; NULL: unknown or none */
+    uint64_t met;                          /* singular messages that came already, by index */
 } frame;
 
 typedef struct walk {
@@ -232,6 +233,16 @@ static const char *check_value(const ProtobufCFieldDescriptor *known, const code
     return packed_is_sound(expected, field->body) ? NULL : "malformed packed values";
 }
 
+/* Other parsers merge such messages; protobuf-c 1.4 fails when both are empty and have a oneof. */
+static bool message_again(frame *at) {
+    const size_t index = (size_t)(at->field - at->type->fields);
+    if (at->field->label == PROTOBUF_C_LABEL_REPEATED || index >= 64) return false;
+    const uint64_t bit = UINT64_C(1) << index;
+    const bool again = at->met & bit;
+    at->met |= bit;
+    return again;
+}
+
 static const char *why_malformed(bytes rest) {
     uint64_t tag;
     if (next_varint(&rest, &tag) && ((tag & 7) == WIRE_GROUP || (tag & 7) == WIRE_GROUP_END))
@@ -262,6 +273,7 @@ outcome codec_check(const ProtobufCMessageDescriptor *type, bytes wire, codec_li
         const char *wrong = check_value(at->field, &field);
         if (wrong) return refuse(&path, why, wrong);
         if (at->field->type != PROTOBUF_C_TYPE_MESSAGE) continue;
+        if (message_again(at)) return refuse(&path, why, "given more than once; send it once");
         if (path.depth >= limits.max_depth) return refuse(&path, why, "nested too deep");
         path.frames[path.depth++] =
             (frame){.type = at->field->descriptor, .whole = field.body, .rest = field.body};

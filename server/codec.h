@@ -1,7 +1,8 @@
 /*
  * Protobuf on the wire: what must be known about a message before it is unpacked. protobuf-c
- * recurses as deep as the input says, cuts strings at a NUL and passes any bytes for UTF-8;
- * codec_check refuses such input first, and names the field. No state, no allocation; any thread.
+ * recurses as deep as the input says, cuts strings at a NUL, passes any bytes for UTF-8 and cannot
+ * merge every message that is given twice; codec_check refuses such input first, and names the
+ * field. No state, no allocation; any thread.
  */
 #ifndef INGEST_SERVER_CODEC_H
 #define INGEST_SERVER_CODEC_H

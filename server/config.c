@@ -36,6 +36,7 @@ static const struct {
     {"storage.backlog_budget", "1GiB"},
     {"storage.dead_budget", "64MiB"},
     {"storage.reserve_free", "64MiB"},
+    {"storage.ballast", "0"},
 };
 
 static outcome set_defaults(config *all, failure *why) {

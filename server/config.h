@@ -68,6 +68,7 @@ typedef struct config {
         uint64_t backlog_budget_bytes; /* key storage.backlog_budget; 20 GiB */
         uint64_t dead_budget_bytes;    /* key storage.dead_budget; 1 GiB */
         uint64_t reserve_free_bytes;   /* key storage.reserve_free; 1 GiB */
+        uint64_t ballast_bytes;        /* key storage.ballast; 256 MiB */
         uint64_t ids_window_ms;        /* key storage.ids_window; 24 h */
         uint64_t queue_max_requests;   /* 65,536 */
         uint64_t queue_max_bytes;      /* 256 MiB */

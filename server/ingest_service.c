@@ -221,30 +221,47 @@ static void batch_cancelled(rpc_call *call) {
 
 /* ---- GetEventStatus -------------------------------------------------------------------- */
 
-static void reply_status(rpc_call *call, const id_entry *entry) {
+/* An id entry and, when it is dead, its letter. A letter that left between the two readings has
+ * changed the entry, which is then read again. */
+static outcome find_event(event_store *store, const Ingest__V1__GetEventStatusRequest *request,
+                          id_entry *entry, dead_letter *letter, failure *why) {
+    enum { TRIES = 3 };
+    outcome result = ST_NOT_FOUND;
+    for (int i = 0; i < TRIES && result == ST_NOT_FOUND; i++) {
+        result = store_lookup(store, bytes_of_string(request->source), bytes_of_string(request->id),
+                              entry, why);
+        if (result != ST_OK || !entry->dead) return result;
+        result = store_dead_get(store, entry->route, entry->sequence, letter, why);
+    }
+    return result == ST_NOT_FOUND ? fail(why, ST_CORRUPT, "", "its dead letter is missing")
+                                  : result;
+}
+
+static Ingest__V1__EventState event_state(event_store *store, const id_entry *entry) {
+    route_stats stats;
+    if (entry->dead) return INGEST__V1__EVENT_STATE__EVENT_STATE_DEAD;
+    if (entry->purged) return INGEST__V1__EVENT_STATE__EVENT_STATE_PURGED;
+    store_stats(store, entry->route, &stats);
+    return entry->sequence <= stats.position ? INGEST__V1__EVENT_STATE__EVENT_STATE_PUBLISHED
+                                             : INGEST__V1__EVENT_STATE__EVENT_STATE_PENDING;
+}
+
+static void reply_status(rpc_call *call, const id_entry *entry, const dead_letter *letter) {
     ingest_service *service = rpc_service(call);
     Ingest__V1__GetEventStatusResponse response = INGEST__V1__GET_EVENT_STATUS_RESPONSE__INIT;
     Google__Protobuf__Timestamp accepted_at, dead_at;
-    dead_letter letter = {0};
-    route_stats stats;
-    store_stats(service->store, entry->route, &stats);
     proto_timestamp(&accepted_at, entry->accepted_ms);
-    response.state = entry->sequence <= stats.position
-                         ? INGEST__V1__EVENT_STATE__EVENT_STATE_PUBLISHED
-                         : INGEST__V1__EVENT_STATE__EVENT_STATE_PENDING;
+    response.state = event_state(service->store, entry);
     response.route = (char *)(uintptr_t)store_route_name(service->store, entry->route);
     response.sequence = entry->sequence;
     response.accepted_at = &accepted_at;
     response.store = service->store_text;
-    if (entry->dead &&
-        store_dead_get(service->store, entry->route, entry->sequence, &letter, NULL) == ST_OK) {
-        proto_timestamp(&dead_at, letter.last_attempt_ms);
-        response.state = INGEST__V1__EVENT_STATE__EVENT_STATE_DEAD;
+    if (entry->dead) {
+        proto_timestamp(&dead_at, letter->last_attempt_ms);
         response.dead_at = &dead_at;
-        response.reason = letter.reason;
+        response.reason = (char *)(uintptr_t)letter->reason;
     }
     rpc_reply(call, &response.base);
-    dead_letter_free(&letter);
 }
 
 static void get_event_status(rpc_call *call, bytes message) {
@@ -258,11 +275,11 @@ static void get_event_status(rpc_call *call, bytes message) {
         result = fail(&why, ST_INVALID, request->source[0] ? "id" : "source",
                       "is required; an event is named by its source and id");
     id_entry entry;
-    if (result == ST_OK)
-        result = store_lookup(service->store, bytes_of_string(request->source),
-                              bytes_of_string(request->id), &entry, &why);
+    dead_letter letter = {0};
+    if (result == ST_OK) result = find_event(service->store, request, &entry, &letter, &why);
     if (result == ST_OK) {
-        reply_status(call, &entry);
+        reply_status(call, &entry, &letter);
+        dead_letter_free(&letter);
     } else if (result == ST_NOT_FOUND) {
         Ingest__V1__GetEventStatusResponse response = INGEST__V1__GET_EVENT_STATUS_RESPONSE__INIT;
         response.state = INGEST__V1__EVENT_STATE__EVENT_STATE_UNKNOWN;

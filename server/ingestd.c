@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "server/admin_service.h"
+#include "server/dead_letter_service.h"
 #include "server/default_catalogue.h"
 #include "server/exposition.h"
 #include "storage/clock.h"
@@ -78,6 +79,7 @@ static outcome open_store(ingestd *it, failure *why) {
     options.backlog_budget_bytes = all->storage.backlog_budget_bytes;
     options.dead_budget_bytes = all->storage.dead_budget_bytes;
     options.reserve_free_bytes = all->storage.reserve_free_bytes;
+    options.ballast_bytes = all->storage.ballast_bytes;
     options.queue_max_requests = all->storage.queue_max_requests;
     options.queue_max_bytes = all->storage.queue_max_bytes;
     options.memtable_bytes = all->storage.memtable_bytes;
@@ -108,6 +110,8 @@ static outcome make_services(ingestd *it, failure *why) {
     it->method_count = INGEST_METHOD_COUNT;
     admin_methods(it, it->methods + it->method_count);
     it->method_count += ADMIN_METHOD_COUNT;
+    dead_letter_methods(it, it->methods + it->method_count);
+    it->method_count += DEAD_LETTER_METHOD_COUNT;
     it->method_count += health_methods(it->health, it->methods + it->method_count);
     static const char *const SERVICES[] = {
         INGEST_SERVICE,

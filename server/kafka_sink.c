@@ -29,6 +29,9 @@
 #define RETRY_BACKOFF_MS "1000" /* the doubt rule of the machine builds on it */
 #define LOG_PERIOD_MS 10000
 
+#define TEXT_OF(token) #token
+#define NUMBER_TEXT(macro) TEXT_OF(macro)
+
 typedef struct producer {
     kafka_sink *sink;
     rd_kafka_t *rk;
@@ -89,9 +92,10 @@ fault kafka_fault(rd_kafka_resp_err_t code) {
     case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
     case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
     case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
-    case RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS:
     case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
         return FAULT_AWAY;
+    case RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS: /* even the end of the last one is not taken */
+        return FAULT_STUCK;
     default:
         /* What a broker says and we do not know is the route's, so that people see it and no
          * event is blamed; what the library says calls for a new producer. */
@@ -208,7 +212,7 @@ static fault set(rd_kafka_conf_t *conf, const char *name, const char *value, sin
 
 /*
  * A handle with, in rising order of precedence: `defaults`, the user's properties, `fixed`.
- * Both lists end with a NULL name.
+ * Both lists end with a NULL name; a fixed one with a NULL value is left as it is.
  */
 static rd_kafka_t *new_handle(kafka_sink *it, rd_kafka_type_t type, const setting *defaults,
                               const setting *fixed, producer *callbacks, sink_failure *why) {
@@ -222,7 +226,7 @@ static rd_kafka_t *new_handle(kafka_sink *it, rd_kafka_type_t type, const settin
         if (set(conf, all->kafka.properties[i].name, all->kafka.properties[i].value, why)) goto out;
     if (set(conf, "bootstrap.servers", all->kafka.brokers, why)) goto out;
     for (const setting *each = fixed; each->name; each++)
-        if (set(conf, each->name, each->value, why)) goto out;
+        if (each->value && set(conf, each->name, each->value, why)) goto out;
     /* Later than 2.0.2: retries must not come sooner than retry.backoff.ms. */
     (void)rd_kafka_conf_set(conf, "retry.backoff.max.ms", RETRY_BACKOFF_MS, text, sizeof text);
 
@@ -241,20 +245,22 @@ out:
 
 static const setting NO_SETTINGS[] = {{NULL, NULL}};
 
-static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, sink_failure *why) {
+static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, uint64_t batch_bytes,
+                                       sink_failure *why) {
     const route_config *route = it->options.route;
-    char max_bytes[24], queue_kbytes[24], timeout_ms[24];
+    char max_bytes[24], queue_kbytes[24], timeout_ms[24], batch_size[24];
     uint64_t queue = 2 * (route->transaction_max_bytes / 1024) + 65536;
     if (queue > 2097151) queue = 2097151; /* librdkafka's limit */
     snprintf(max_bytes, sizeof max_bytes, "%llu", (unsigned long long)route->max_record_bytes);
     snprintf(queue_kbytes, sizeof queue_kbytes, "%llu", (unsigned long long)queue);
     snprintf(timeout_ms, sizeof timeout_ms, "%d", TRANSACTION_MS);
+    snprintf(batch_size, sizeof batch_size, "%llu", (unsigned long long)batch_bytes);
     const setting defaults[] = {
         {"client.id", "ingestd"},
         {"compression.type", "lz4"},
         {"linger.ms", "5"}, /* a flush does not wait for it */
         {"batch.num.messages", "10000"},
-        {"batch.size", "1000000"},
+        {"batch.size", NUMBER_TEXT(MACHINE_BATCH_BYTES)},
         {"message.max.bytes", max_bytes},
         {"queue.buffering.max.messages", "500000"},
         {"queue.buffering.max.kbytes", queue_kbytes},
@@ -268,8 +274,9 @@ static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, sink
         {"partitioner", "murmur2_random"},
         {"retry.backoff.ms", RETRY_BACKOFF_MS},
         {"message.timeout.ms", timeout_ms},
-        {transactional ? "transaction.timeout.ms" : NULL, timeout_ms},
-        {"transactional.id", it->transactional_id},
+        {"batch.size", batch_bytes ? batch_size : NULL},
+        {"transaction.timeout.ms", transactional ? timeout_ms : NULL},
+        {"transactional.id", transactional ? it->transactional_id : NULL},
         {NULL, NULL},
     };
     return new_handle(it, RD_KAFKA_PRODUCER, defaults, fixed, callbacks, why);
@@ -310,13 +317,13 @@ void kafka_sink_free(kafka_sink *it) {
     free(it);
 }
 
-fault kafka_sink_open(kafka_sink *it, sink_failure *why) {
+fault kafka_sink_open(kafka_sink *it, uint64_t batch_bytes, sink_failure *why) {
     producer *fresh = calloc(1, sizeof *fresh);
     if (!fresh) return failed(why, FAULT_AWAY, 0, "out of memory");
     fresh->sink = it;
     fresh->position_offset = -1;
     kafka_sink_discard(it);
-    fresh->rk = new_producer_handle(it, fresh, why);
+    fresh->rk = new_producer_handle(it, fresh, batch_bytes, why);
     if (!fresh->rk) {
         free(fresh);
         return why->fault;
@@ -609,9 +616,8 @@ fault kafka_sink_flush(kafka_sink *it, sink_failure *why) {
         if (records_failed(with)) break;
         if (!out_of_time(it->options.abandon, deadline)) continue;
         if (with->transport_error) return failed_time(why, "publishing");
-        return failed(why, FAULT_ROUTE, RD_KAFKA_RESP_ERR__TIMED_OUT,
-                      "publishing: no progress although the brokers answer; too few replicas in "
-                      "sync?");
+        return failed(why, FAULT_STUCK, RD_KAFKA_RESP_ERR__TIMED_OUT,
+                      "publishing: no progress although the brokers answer");
     }
     return records_failed(with) ? failed_records(it, why) : FAULT_NONE;
 }
@@ -638,7 +644,7 @@ fault kafka_sink_commit(kafka_sink *it, int64_t *elapsed_ms, bool *transport_err
     *transport_error = with->transport_error;
     if (error) {
         fault what = failed_error(why, "committing", error);
-        return what == FAULT_AWAY ? why->fault = FAULT_DOUBT : what;
+        return what == FAULT_AWAY || what == FAULT_STUCK ? why->fault = FAULT_DOUBT : what;
     }
     atomic_store(&it->reachable, true);
     return FAULT_NONE;

@@ -43,8 +43,9 @@ void kafka_sink_free(kafka_sink *it);                    /* NULL is fine */
 /* ---- settling ---------------------------------------------------------------------------- */
 
 /* A new producer. With transactions: fences every earlier one of this store and route, and ends
- * what it left open. */
-MUST_CHECK fault kafka_sink_open(kafka_sink *it, sink_failure *why);
+ * what it left open. It sends batches of less than `batch_bytes`, or single records; 0: the
+ * default. */
+MUST_CHECK fault kafka_sink_open(kafka_sink *it, uint64_t batch_bytes, sink_failure *why);
 /* Throws the producer away, and aborts its transaction if that is certain to be open. */
 void kafka_sink_discard(kafka_sink *it);
 

@@ -67,7 +67,10 @@ static void stored(append_request *request) {
         refuse(item);
     } else if (!item->wait_published) {
         item->finished(item);
+    } else if (request->purged) {
+        published(&item->waiter, ST_DEAD_LETTER, "purged");
     } else {
+        item->waiter.dead = request->dead;
         item->waiter.route = request->route;
         item->waiter.sequence = request->sequence;
         item->waiter.done = published;

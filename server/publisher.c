@@ -46,8 +46,7 @@ struct publisher {
     int64_t advanced_ms;
     log_limit retry_log;
 
-    pthread_mutex_t lock; /* of status and of `wake` */
-    pthread_cond_t wake;
+    pthread_mutex_t lock; /* of status */
     publisher_status status;
 };
 
@@ -63,6 +62,9 @@ static void set_failed(publisher *it, machine_event *event) {
     event->kind = EV_FAILED;
     event->failed.fault = it->why.fault;
     event->failed.code = it->why.code;
+    event->failed.by_size = it->why.code == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                            it->why.code == RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE ||
+                            it->why.code == RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE;
     event->failed.text = it->why.text;
 }
 
@@ -81,6 +83,14 @@ static fault store_failed(publisher *it, fault what, const char *doing, const fa
 
 /* ---- settling -------------------------------------------------------------------------------- */
 
+/* A partition for each store and route, and the same for every copy of the store: a clone that has
+ * not published yet must meet the other's position. */
+static int32_t positions_partition(const publisher *it, int32_t partitions) {
+    const uint8_t *random = it->store.octets + sizeof it->store.octets - 2;
+    uint32_t draw = ((uint32_t)random[0] << 8 | random[1]) + it->options.route;
+    return (int32_t)(draw % (uint32_t)partitions);
+}
+
 /* Syncs where the positions will be: this cluster, this topic, a partition drawn once. */
 static fault draw_anchor(publisher *it, const char *cluster) {
     int32_t partitions;
@@ -88,11 +98,9 @@ static fault draw_anchor(publisher *it, const char *cluster) {
     fault what = kafka_sink_partition_count(it->sink, topic, &partitions, &it->why);
     if (what) return what;
     failure why = {0};
-    uuid draw = uuid_random();
     snprintf(it->anchor.cluster_id, sizeof it->anchor.cluster_id, "%s", cluster);
     snprintf(it->anchor.positions_topic, sizeof it->anchor.positions_topic, "%s", topic);
-    it->anchor.positions_partition =
-        (int32_t)((draw.octets[14] << 8 | draw.octets[15]) % partitions);
+    it->anchor.positions_partition = positions_partition(it, partitions);
     it->anchor.kafka_offset = -1;
     if (committer_set_anchor(it->options.store, it->options.route, &it->anchor, &why))
         return store_failed(it, FAULT_AWAY, "storing the anchor", &why);
@@ -160,9 +168,8 @@ static void prepare_topics(publisher *it) {
 static void settle(publisher *it, const machine_order *order, machine_event *event) {
     settle_facts *facts = &event->settled;
     route_stats stats;
-    (void)order;
     store_anchor(it->options.store, it->options.route, &it->anchor);
-    fault what = kafka_sink_open(it->sink, &it->why);
+    fault what = kafka_sink_open(it->sink, order->batch, &it->why);
     if (!what) {
         prepare_topics(it);
         what = transactional(it) ? settle_transactional(it, facts) : settle_at_least_once(it);
@@ -192,18 +199,49 @@ static void begin(publisher *it, const machine_order *order, machine_event *even
     set_outcome(it, event, kafka_sink_begin(it->sink, &it->why), EV_BEGUN);
 }
 
-static fault produce_event(publisher *it, const event_record *record) {
-    const kafka_record *records;
+typedef struct event_records {
+    const kafka_record *list;
     size_t count;
+    uint64_t largest_bytes;
+} event_records;
+
+static fault make_records(publisher *it, const event_record *record, event_records *out) {
     failure why = {0};
     outcome made = kafka_record_make(record, it->options.settings, it->options.catalogue,
-                                     &it->store, &it->buffer, &records, &count, &why);
+                                     &it->store, &it->buffer, &out->list, &out->count, &why);
     if (made)
         return store_failed(it, made == ST_CORRUPT ? FAULT_RECORD : FAULT_AWAY,
                             "making the Kafka record", &why);
-    fault what = FAULT_NONE;
-    for (size_t i = 0; i < count && !what; i++)
-        what = kafka_sink_produce(it->sink, &records[i], record->sequence, &it->why);
+    out->largest_bytes = 0;
+    for (size_t i = 0; i < out->count; i++) {
+        const kafka_record *one = &out->list[i];
+        uint64_t size = one->key.len + one->value.len;
+        for (size_t header = 0; header < one->header_count; header++)
+            size += strlen(one->headers[header].name) + one->headers[header].value.len;
+        if (size > out->largest_bytes) out->largest_bytes = size;
+    }
+    return FAULT_NONE;
+}
+
+/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. */
+static fault produce_event(publisher *it, const machine_order *order, const event_record *record,
+                           machine_event *event) {
+    event_records made = {0};
+    fault what = make_records(it, record, &made);
+    bool suspicious = order->suspect && made.largest_bytes >= order->suspect;
+    event->filled.closed = suspicious;
+    if (suspicious && !(order->empty && event->filled.events == 0)) {
+        it->reader_next = 0; /* it will be read again */
+        return FAULT_NONE;
+    }
+    event->filled.last_sequence = record->sequence;
+    event->filled.event_sequence = record->sequence;
+    event->filled.events++;
+    event->filled.bytes += record->event.len;
+    if (made.largest_bytes > event->filled.largest_bytes)
+        event->filled.largest_bytes = made.largest_bytes;
+    for (size_t i = 0; i < made.count && !what; i++)
+        what = kafka_sink_produce(it->sink, &made.list[i], record->sequence, &it->why);
     return what;
 }
 
@@ -218,7 +256,8 @@ static void seek(publisher *it, uint64_t from) {
 static void fill(publisher *it, const machine_order *order, machine_event *event) {
     fault what = FAULT_NONE;
     seek(it, order->from);
-    while (!what && it->reader_next <= order->upto && event->filled.bytes < order->bytes) {
+    while (!what && !event->filled.closed && it->reader_next <= order->upto &&
+           event->filled.bytes < order->bytes) {
         event_record record;
         failure why = {0};
         outcome got = store_reader_next(it->reader, &record, &why);
@@ -228,12 +267,10 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
             break;
         }
         it->reader_next = record.sequence + 1;
-        event->filled.last_sequence = record.sequence;
-        if (record.kind == RECORD_MOVED) continue;
-        event->filled.event_sequence = record.sequence;
-        event->filled.events++;
-        event->filled.bytes += record.event.len;
-        what = produce_event(it, &record);
+        if (record.kind != RECORD_EVENT)
+            event->filled.last_sequence = record.sequence;
+        else
+            what = produce_event(it, order, &record, event);
     }
     set_outcome(it, event, what, EV_FILLED);
 }
@@ -313,6 +350,7 @@ static void advance_hint(publisher *it, bool now) {
 
 static void await_events(publisher *it, const machine_order *order, machine_event *event) {
     if (order->state == M_IDLE) {
+        if (it->reader) store_reader_rest(it->reader);
         advance_hint(it, false);
         kafka_sink_poll(it->sink);
     }
@@ -324,35 +362,20 @@ static void await_events(publisher *it, const machine_order *order, machine_even
                                              : EV_TIME;
 }
 
-static struct timespec after_ms(clockid_t clock, int64_t wait_ms) {
-    struct timespec when;
-    clock_gettime(clock, &when);
-    when.tv_sec += wait_ms / 1000;
-    when.tv_nsec += wait_ms % 1000 * 1000000;
-    if (when.tv_nsec >= 1000000000) {
-        when.tv_sec++;
-        when.tv_nsec -= 1000000000;
-    }
-    return when;
-}
-
-static void pause_thread(publisher *it, const machine_order *order, machine_event *event) {
-    const struct timespec until = after_ms(CLOCK_MONOTONIC, order->wait_ms);
-    pthread_mutex_lock(&it->lock);
-    int late = 0;
-    while (!atomic_load(&it->stopping) && !late)
-        late = pthread_cond_timedwait(&it->wake, &it->lock, &until);
-    pthread_mutex_unlock(&it->lock);
+static void wait_out(publisher *it, const machine_order *order, machine_event *event) {
+    if (it->reader) store_reader_rest(it->reader);
+    if (!atomic_load(&it->stopping)) /* for no record: until the time is over, or publisher_stop */
+        store_wait(it->options.store, it->options.route, UINT64_MAX, order->wait_ms);
     event->kind = atomic_load(&it->stopping) ? EV_STOP : EV_TIME;
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
 static const performer PERFORMERS[M_STATE_COUNT] = {
-    [M_SETTLING] = settle,     [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
-    [M_BEGINNING] = begin,     [M_FILLING] = fill,      [M_LINGERING] = await_events,
-    [M_FLUSHING] = flush,      [M_COMMITTING] = commit, [M_BURYING] = bury,
-    [M_PAUSED] = pause_thread,
+    [M_SETTLING] = settle, [M_ANCHORING] = anchor,  [M_IDLE] = await_events,
+    [M_BEGINNING] = begin, [M_FILLING] = fill,      [M_LINGERING] = await_events,
+    [M_FLUSHING] = flush,  [M_COMMITTING] = commit, [M_BURYING] = bury,
+    [M_PAUSED] = wait_out,
 };
 
 static publisher_restart_reason restart_reason(fault what) {
@@ -463,7 +486,6 @@ static void *run(void *argument) {
 static void free_publisher(publisher *it) {
     kafka_sink_free(it->sink);
     kafka_record_buffer_free(&it->buffer);
-    pthread_cond_destroy(&it->wake);
     pthread_mutex_destroy(&it->lock);
     free(it);
 }
@@ -471,11 +493,6 @@ static void free_publisher(publisher *it) {
 outcome publisher_start(const publisher_options *options, publisher **out, failure *why) {
     publisher *it = calloc(1, sizeof *it);
     if (!it) return fail(why, ST_NO_MEMORY, "", "out of memory");
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&it->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&it->lock, NULL);
     it->options = *options;
     it->store = store_id(options->store);
@@ -494,15 +511,13 @@ outcome publisher_start(const publisher_options *options, publisher **out, failu
 }
 
 void publisher_stop(publisher *it) {
-    pthread_mutex_lock(&it->lock);
     atomic_store(&it->stopping, true);
-    pthread_cond_signal(&it->wake);
-    pthread_mutex_unlock(&it->lock);
     store_wake(it->options.store, it->options.route);
 }
 
 void publisher_join(publisher *it, int64_t grace_ms) {
-    const struct timespec until = after_ms(CLOCK_REALTIME, grace_ms);
+    int64_t until_ms = clock_wall_ms() + grace_ms;
+    const struct timespec until = {until_ms / 1000, until_ms % 1000 * 1000000};
     if (pthread_timedjoin_np(it->thread, NULL, &until) != 0) {
         atomic_store(&it->abandon, true);
         pthread_join(it->thread, NULL);

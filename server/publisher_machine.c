@@ -14,6 +14,10 @@ typedef struct policy {
     const char *advice;
 } policy;
 
+#define STUCK_ADVICE                                                                               \
+    "Kafka answers but does not take this route's records: too few in-sync replicas, or no "       \
+    "leader; the route goes on by itself"
+
 static const policy POLICIES[FAULT_COUNT] = {
     [FAULT_NONE] = {"none", 0, 0, STANDING_GOOD, ""},
     [FAULT_AWAY] = {"away", 100, 10000, STANDING_RETRYING, "trying again"},
@@ -21,6 +25,7 @@ static const policy POLICIES[FAULT_COUNT] = {
     [FAULT_RECORD] = {"record", 0, 0, STANDING_GOOD, "looking for the event at fault"},
     [FAULT_ROUTE] = {"route", 1000, 60000, STANDING_BLOCKED,
                      "the route waits; correct the topic or the rights, it goes on by itself"},
+    [FAULT_STUCK] = {"stuck", 1000, 10000, STANDING_BLOCKED, STUCK_ADVICE},
     [FAULT_FENCED] = {"fenced", 1000, 30000, STANDING_RETRYING, "asking Kafka what it has"},
     [FAULT_FATAL] = {"fatal", 100, 10000, STANDING_RETRYING, "trying again with a new producer"},
     [FAULT_DEAD_FULL] = {"dead_full", 5000, 60000, STANDING_BLOCKED,
@@ -32,10 +37,6 @@ static const policy POLICIES[FAULT_COUNT] = {
 #define FENCED_ADVICE                                                                              \
     "fenced several times in a few minutes: does another process publish for the same store (a "   \
     "volume mounted twice or cloned)? Stop it"
-
-#define STUCK_ADVICE                                                                               \
-    "Kafka answers but does not take this route's records: too few in-sync replicas, or no "       \
-    "leader; the route goes on by itself"
 
 static uint64_t random_below(publisher_machine *it, uint64_t bound) {
     it->random ^= it->random << 13; /* xorshift64 */
@@ -94,6 +95,7 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     }
     explain(it, text, advice);
     raise_standing(it, standing);
+    it->batch_bytes = 0; /* tried anew; it is found again soon */
     it->order.discard = what;
     it->order.wait_ms = pause_ms(it, rule);
     it->failures++;
@@ -176,6 +178,8 @@ static machine_state on_begun(publisher_machine *it, const machine_event *event)
     it->event = 0;
     it->events = 0;
     it->bytes = 0;
+    it->largest = 0;
+    it->closed = false;
     it->opened_ms = event->now_ms;
     return it->founding ? M_FLUSHING : M_FILLING;
 }
@@ -185,12 +189,15 @@ static void count_filled(publisher_machine *it, const machine_event *event) {
     if (event->filled.event_sequence) it->event = event->filled.event_sequence;
     it->events += event->filled.events;
     it->bytes += event->filled.bytes;
+    if (event->filled.largest_bytes > it->largest) it->largest = event->filled.largest_bytes;
+    it->closed = event->filled.closed;
 }
 
 /* Close, or wait for more? */
 static machine_state next_of_open(publisher_machine *it, int64_t now_ms) {
     bool empty = it->read == it->position;
-    bool full = it->read - it->position >= it->limit || it->bytes >= it->options.max_bytes;
+    bool full =
+        it->closed || it->read - it->position >= it->limit || it->bytes >= it->options.max_bytes;
     bool lingered = now_ms - it->opened_ms >= it->options.linger_ms;
     return !empty && (full || lingered) ? M_FLUSHING : M_LINGERING;
 }
@@ -209,16 +216,26 @@ static machine_state on_linger_stop(publisher_machine *it, const machine_event *
     return it->read == it->position ? M_STOPPED : M_FLUSHING;
 }
 
+/* Its records got through, so none of them was too large. */
+static void note_proven(publisher_machine *it) {
+    if (it->largest > it->proven_bytes) it->proven_bytes = it->largest;
+    if (it->largest >= it->suspect_bytes) it->suspect_bytes = 0;
+}
+
 static void after_commit(publisher_machine *it) {
     it->position = it->read;
     it->failures = 0;
     it->stuck = 0;
     clear_standing(it);
-    if (it->position < it->suspect_until) { /* the poison is in what is left: halve that */
+    note_proven(it);
+    if (it->halving && it->position < it->suspect_until) { /* it is in what is left: halve that */
         it->limit = (it->suspect_until - it->position + 1) / 2;
         return;
     }
-    it->suspect_until = 0;
+    if (it->position >= it->suspect_until) {
+        it->suspect_until = 0;
+        it->halving = false;
+    }
     it->limit *= 2;
     if (it->limit > it->options.max_events) it->limit = it->options.max_events;
 }
@@ -243,6 +260,27 @@ static machine_state on_committed(publisher_machine *it, const machine_event *ev
 
 /* ---- looking for the event at fault -------------------------------------------------------- */
 
+/* Too large, and alone. Whatever the topic took before, it does so no more. */
+static void note_too_large(publisher_machine *it) {
+    if (it->suspect_bytes == 0 || it->largest < it->suspect_bytes) it->suspect_bytes = it->largest;
+    if (it->proven_bytes >= it->largest) it->proven_bytes = it->largest - 1;
+}
+
+/* Something in it was too large: its largest record, unless one as large has got through; then a
+ * batch of them, unless batches are as small as that already. False: size does not tell. */
+static bool suspect_size(publisher_machine *it) {
+    uint64_t batch = it->batch_bytes ? it->batch_bytes : MACHINE_BATCH_BYTES;
+    if (it->largest > it->proven_bytes) {
+        it->suspect_bytes = it->largest;
+    } else if (batch > it->proven_bytes) {
+        batch /= 4;
+        it->batch_bytes = batch > it->proven_bytes ? batch : it->proven_bytes;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* A record was refused; which one is not certain, for a broker refuses whole batches. Only a
  * transaction of one event tells. */
 static machine_state on_refused(publisher_machine *it, const machine_event *event) {
@@ -256,16 +294,19 @@ static machine_state on_refused(publisher_machine *it, const machine_event *even
     explain(it, event->failed.text, POLICIES[FAULT_RECORD].advice);
     if (it->events == 1) {
         it->order.code = event->failed.code;
+        if (event->failed.by_size) note_too_large(it);
         return M_BURYING;
     }
-    it->limit = (it->read - it->position) / 2;
+    it->halving = !event->failed.by_size || !suspect_size(it);
+    if (it->halving) it->limit = (it->read - it->position) / 2;
     return M_PAUSED;
 }
 
 static machine_state on_buried(publisher_machine *it, const machine_event *event) {
     (void)event;
+    if (it->halving) it->limit = 1;
+    it->halving = false;
     it->suspect_until = 0;
-    it->limit = 1;
     return M_PAUSED;
 }
 
@@ -376,6 +417,9 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
     order->state = it->state;
     order->text = it->text;
     switch (it->state) {
+    case M_SETTLING:
+        order->batch = it->batch_bytes;
+        break;
     case M_IDLE:
         order->wait_ms = MACHINE_IDLE_MS;
         order->after = it->position;
@@ -389,6 +433,8 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
         order->from = it->read + 1;
         order->upto = it->position + it->limit;
         order->bytes = it->options.max_bytes - it->bytes;
+        order->suspect = it->suspect_bytes;
+        order->empty = it->events == 0;
         break;
     case M_FLUSHING:
         order->sequence = it->read;

@@ -19,6 +19,12 @@
  *      sequence that was read for it;
  *   I3 the settled position moves only on a commit beyond doubt or on what was read from Kafka;
  *   I4 an event is set aside only after it failed as the only event of a transaction.
+ *
+ * Which one failed is not told: a broker refuses whole batches. Where it was the size, the largest
+ * record of the transaction is the suspect, and from then on every record as large goes alone: the
+ * first of many poisons takes a few transactions, each other one two (what is before it, and it).
+ * When such a one gets through, it may have been a batch of them together, and batches get smaller.
+ * Where size was not the reason, or does not tell, the transaction is halved.
  */
 #ifndef INGEST_SERVER_PUBLISHER_MACHINE_H
 #define INGEST_SERVER_PUBLISHER_MACHINE_H
@@ -79,6 +85,7 @@ typedef enum fault {
     FAULT_DOUBT,     /* a commit may or may not have happened */
     FAULT_RECORD,    /* a record was refused for what it is */
     FAULT_ROUTE,     /* the topic or our rights: the route cannot be written */
+    FAULT_STUCK,     /* nobody's either: Kafka answers, and takes nothing from this route */
     FAULT_FENCED,    /* another producer took our transactional id, or we slept too long */
     FAULT_FATAL,     /* the library gave up on this producer */
     FAULT_DEAD_FULL, /* no room for another dead letter */
@@ -120,10 +127,13 @@ typedef struct machine_event {
         uint64_t event_sequence; /* last of them that is an event, and not a moved one; 0: none */
         uint64_t events;
         uint64_t bytes;
+        uint64_t largest_bytes; /* the largest record */
+        bool closed;            /* a suspect ends it: the one read last, or one left unread */
     } filled;
     struct { /* EV_FAILED */
         fault fault;
         int32_t code;     /* librdkafka's, or 0 */
+        bool by_size;     /* FAULT_RECORD: a record, or a batch of them, is too large */
         const char *text; /* borrowed during the call */
     } failed;
 } machine_event;
@@ -131,12 +141,16 @@ typedef struct machine_event {
 /* What the driver has to do now. */
 typedef struct machine_order {
     machine_state state;
-    fault discard;      /* not FAULT_NONE: first throw the producer away, for this reason */
-    int64_t wait_ms;    /* M_IDLE, M_LINGERING, M_PAUSED: at most */
-    uint64_t after;     /* M_IDLE, M_LINGERING: for a record above this sequence */
-    uint64_t from;      /* M_FILLING: the first sequence to read, */
-    uint64_t upto;      /*   the last one, */
-    uint64_t bytes;     /*   and stop when so many bytes were read */
+    fault discard;    /* not FAULT_NONE: first throw the producer away, for this reason */
+    int64_t wait_ms;  /* M_IDLE, M_LINGERING, M_PAUSED: at most */
+    uint64_t after;   /* M_IDLE, M_LINGERING: for a record above this sequence */
+    uint64_t from;    /* M_FILLING: the first sequence to read, */
+    uint64_t upto;    /*   the last one, */
+    uint64_t bytes;   /*   and stop when so many bytes were read, */
+    uint64_t suspect; /*   and have a record of so many bytes or more alone in the transaction */
+    bool empty;       /*   (no event is in it yet) */
+    uint64_t
+        batch; /* M_SETTLING: the new producer's batches stay below, in bytes; 0: the default */
     uint64_t sequence;  /* M_FLUSHING: the position to produce; M_BURYING: the event */
     int32_t code;       /* M_BURYING: librdkafka's error, */
     uint32_t attempts;  /*   how often it failed, */
@@ -158,7 +172,8 @@ typedef struct machine_options {
 #define MACHINE_FENCES_MS (5 * 60 * 1000)
 /* So many flushes in a row ran out of time, with Kafka answering in between. */
 #define MACHINE_STUCK 2
-#define MACHINE_IDLE_MS 1000 /* M_IDLE comes back this often, for the driver's chores */
+#define MACHINE_BATCH_BYTES 1000000 /* of the producer, when the order says nothing else */
+#define MACHINE_IDLE_MS 1000        /* M_IDLE comes back this often, for the driver's chores */
 
 /* Read the public part, touch nothing. */
 typedef struct publisher_machine {
@@ -181,10 +196,16 @@ typedef struct publisher_machine {
     uint64_t event; /* last of its events */
     uint64_t events;
     uint64_t bytes;
+    uint64_t largest;  /* bytes of its largest record */
+    bool closed;       /* takes no more events */
     int64_t opened_ms; /* its first event was read */
     /* looking for a poisonous event */
     uint64_t limit;         /* records in the next transaction */
     uint64_t suspect_until; /* one of (position, this] failed; 0: no suspicion */
+    bool halving;           /* no size tells which one */
+    uint64_t suspect_bytes; /* records of this size or more go alone; 0: none */
+    uint64_t proven_bytes;  /* a record of this size got through */
+    uint64_t batch_bytes;   /* see machine_order.batch */
     uint32_t suspect_attempts;
     int64_t suspect_since_ms;
 } publisher_machine;

@@ -1,11 +1,13 @@
 /*
  * The committer: one thread that turns all that waits into one synced write, over and over.
  *
- *   submit, execute --queue--> take -> stage -> write and sync -> publish -> evidence -> done()
+ *   submit, move_letters, execute --queue--> take -> stage -> write and sync -> publish -> evidence
+ * -> done()
  *
  * Invariants, each relied on by recovery or by the publisher:
  *   1. only this thread writes to RocksDB, always with sync: at most one WAL record is unsynced;
- *   2. requests are staged in the order of their submits, and completed in that order;
+ *   2. appends are staged in the order of their submits, and completed in that order; so are the
+ *      moves of dead letters, before the appends of their batch;
  *   3. sequences are given while staging, dense per route, and seen by readers only after the sync;
  *   4. done() is called only after the sync of the batch and the note in the evidence file;
  *   5. after the first failed write none of this happens any more, and the fatal hook has been
@@ -16,10 +18,10 @@
 #include "storage/store_meta.h"
 
 #include <stdlib.h>
-#include <sys/statvfs.h>
 
 enum {
     BATCH_REQUESTS_MAX = 16384,
+    BATCH_LETTERS_MAX = 256,
     BATCH_BYTES_MAX = 8 << 20, /* bounds what one sync has to write, and so its latency */
     TICK_MS = 1000,            /* of the upkeep when nothing else happens */
     DISK_CHECK_MS = 500,
@@ -35,6 +37,8 @@ struct committer {
     /* under the lock */
     append_request *head;
     append_request **tail;
+    letter_request *letters;
+    letter_request **letters_tail;
     command *commands;
     command **commands_tail;
     bool sleeping;
@@ -46,11 +50,12 @@ struct committer {
     _Atomic uint64_t queued_bytes;
 
     /* the committer's thread */
-    append_request *waiting;   /* taken, not yet in a batch */
-    command *batch_commands;   /* of the present batch */
-    append_request **requests; /* of the present batch, in order; owned */
+    append_request *waiting; /* taken, not yet in a batch */
+    letter_request *waiting_letters;
+    letter_request *batch_letters; /* of the present batch, in order */
+    command *batch_commands;       /* of the present batch */
+    append_request **requests;     /* of the present batch, in order; owned */
     uint32_t request_count;
-    uint64_t batch_bytes;
     uint64_t backlog_bytes; /* of all routes, this batch included */
     uint32_t touched;       /* routes with a changed `staged`, as bits */
     int64_t now_ms;         /* wall clock of the batch */
@@ -58,8 +63,11 @@ struct committer {
     batch_ids ids;
     uint8_t *scratch; /* one encoded record, or id key; owned */
     size_t scratch_size;
-    int64_t disk_checked_ms; /* monotonic */
-    int64_t upkeep_ms;       /* monotonic */
+    int64_t disk_checked_ms;   /* monotonic */
+    uint64_t unflushed_bytes;  /* at that time */
+    uint64_t unmeasured_bytes; /* appended since */
+    int64_t upkeep_ms;         /* monotonic */
+    uint64_t background_errors;
 };
 
 /* ---- handing over: any thread ------------------------------------------------------------ */
@@ -122,6 +130,32 @@ outcome committer_submit(event_store *store, append_request *list) {
     return result;
 }
 
+static outcome enqueue_letters(committer *self, letter_request *list, letter_request **tail) {
+    outcome result = ST_OK;
+    (void)pthread_mutex_lock(&self->lock);
+    if (self->failed || self->stopping) {
+        result = self->failed ? ST_UNAVAILABLE : ST_STOPPING;
+    } else {
+        *self->letters_tail = list;
+        self->letters_tail = tail;
+        wake(self);
+    }
+    (void)pthread_mutex_unlock(&self->lock);
+    return result;
+}
+
+outcome committer_move_letters(event_store *store, letter_request *list) {
+    uint64_t count = 0;
+    letter_request **tail = &list;
+    for (; *tail; tail = &(*tail)->next, count++)
+        if (!store_has_route(store, (*tail)->route)) return ST_INVALID;
+    if (count == 0) return ST_OK;
+    if (!reserve(store->committer, count, 0)) return ST_OVERLOADED;
+    outcome result = enqueue_letters(store->committer, list, tail);
+    if (result != ST_OK) release(store->committer, count, 0);
+    return result;
+}
+
 outcome committer_execute(event_store *store, command *request) {
     committer *self = store->committer;
     request->next = NULL;
@@ -166,6 +200,7 @@ static void answer_known(committer *self, append_request *request, const id_entr
     request->result = ST_OK;
     request->duplicate = true;
     request->dead = known->dead;
+    request->purged = known->purged;
     atomic_fetch_add_explicit(&self->store->duplicates, 1, memory_order_relaxed);
 }
 
@@ -187,11 +222,20 @@ static bool look_up(committer *self, append_request *request) {
     return true;
 }
 
-static bool has_room(committer *self, const append_request *request) {
+/*
+ * Free space that is not for new events. What was appended is in a log, will be in a table before
+ * the log goes, and then in another one before the first goes.
+ */
+static uint64_t spoken_for(const committer *self) {
     const event_store *store = self->store;
-    uint64_t needed = self->batch_bytes + request->encoded_size;
+    return store->options.reserve_free_bytes + ballast_missing(&store->ballast) +
+           store->working_bytes + 2 * self->unflushed_bytes + 3 * self->unmeasured_bytes;
+}
+
+static bool has_room(const committer *self, const append_request *request) {
+    const event_store *store = self->store;
     return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
-           store->disk_free_bytes >= store->options.reserve_free_bytes + needed;
+           store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
 }
 
 static void put_event(committer *self, append_request *request) {
@@ -202,7 +246,7 @@ static void put_event(committer *self, append_request *request) {
     record->cumulative_bytes = staged->last_cumulative += request->encoded_size;
     record->accepted_ms = self->now_ms;
     self->backlog_bytes += request->encoded_size;
-    self->batch_bytes += request->encoded_size;
+    self->unmeasured_bytes += request->encoded_size;
     self->touched |= 1u << request->route;
 
     uint8_t key[EVENT_KEY_SIZE];
@@ -213,9 +257,11 @@ static void put_event(committer *self, append_request *request) {
     request->result = ST_OK;
 }
 
-static void put_id(committer *self, const append_request *request) {
-    id_entry entry = {
-        .route = request->route, .sequence = request->sequence, .accepted_ms = self->now_ms};
+static void put_id(committer *self, const append_request *request, bool purged) {
+    id_entry entry = {.route = request->route,
+                      .sequence = request->sequence,
+                      .accepted_ms = self->now_ms,
+                      .purged = purged};
     memcpy(entry.fingerprint, request->fingerprint, sizeof entry.fingerprint);
     uint8_t value[ID_VALUE_SIZE];
     id_value_put(value, &entry);
@@ -234,7 +280,7 @@ static bool known_in_batch(committer *self, append_request *request) {
 }
 
 static void stage_append(committer *self, append_request *request) {
-    request->duplicate = request->dead = false;
+    request->duplicate = request->dead = request->purged = false;
     /* Serves the key of the id as well, which is always shorter. */
     if (!scratch_fits(self, request->encoded_size)) {
         request->result = ST_NO_MEMORY;
@@ -247,20 +293,49 @@ static void stage_append(committer *self, append_request *request) {
     }
     put_event(self, request);
     if (!request->remember) return;
-    put_id(self, request);
+    put_id(self, request, false);
     batch_ids_enter(&self->ids, request);
+}
+
+/* Before the appends: one of the same batch with the id of a replay has to find it replayed. */
+static void stage_move(committer *self, letter_request *request) {
+    append_request *append = &request->append;
+    bool replay = request->move == LETTER_REPLAY;
+    request->result = letter_load(self->store, request);
+    if (request->result != ST_OK) return;
+    if (!scratch_fits(self, append->encoded_size)) {
+        request->result = ST_NO_MEMORY;
+        return;
+    }
+    if (replay && !has_room(self, append)) {
+        request->result = ST_STORAGE_FULL;
+        return;
+    }
+    stage_letter(self->store, self->batch, request);
+    self->touched |= 1u << request->route;
+    if (replay) put_event(self, append);
+    request->new_sequence = replay ? append->sequence : 0;
+    if (append->remember) put_id(self, append, !replay);
+    if (append->remember && replay) batch_ids_enter(&self->ids, append);
+}
+
+/* Whether an earlier request of this batch moves the letter: it still stands in RocksDB. */
+static bool moved_in_batch(const committer *self, const letter_request *request) {
+    for (const letter_request *at = self->batch_letters; at != request; at = at->next)
+        if (at->sequence == request->sequence && at->route == request->route && at->result == ST_OK)
+            return true;
+    return false;
 }
 
 /* ---- one batch ---------------------------------------------------------------------------- */
 
 static void check_disk(committer *self) {
     int64_t now_ms = clock_monotonic_ms();
-    event_store *store = self->store;
     if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
     self->disk_checked_ms = now_ms;
-    struct statvfs volume;
-    if (statvfs(store->directory, &volume) == 0)
-        store->disk_free_bytes = (uint64_t)volume.f_bavail * volume.f_frsize;
+    store_measure_disk(self->store);
+    self->unflushed_bytes = store_db_unflushed_bytes(&self->store->db);
+    self->unmeasured_bytes = 0;
 }
 
 static uint64_t sum_backlog(event_store *store) {
@@ -279,9 +354,11 @@ static void begin_batch(committer *self) {
     rocksdb_writebatch_clear(self->batch);
     self->now_ms = clock_wall_ms();
     self->backlog_bytes = sum_backlog(self->store);
-    self->batch_bytes = 0;
     self->request_count = 0;
     self->touched = 0;
+    uint64_t queued = atomic_load(&self->queued_requests);
+    batch_ids_begin(&self->ids,
+                    queued < BATCH_REQUESTS_MAX ? (uint32_t)queued : BATCH_REQUESTS_MAX);
 }
 
 static void stage_commands(committer *self) {
@@ -291,11 +368,28 @@ static void stage_commands(committer *self) {
     }
 }
 
+static void stage_letters(committer *self) {
+    letter_request **tail = &self->batch_letters;
+    uint64_t taken_bytes = 0;
+    for (int i = 0; self->waiting_letters && i < BATCH_LETTERS_MAX && taken_bytes < BATCH_BYTES_MAX;
+         i++) {
+        letter_request *request = self->waiting_letters;
+        self->waiting_letters = request->next;
+        request->next = NULL;
+        *tail = request;
+        tail = &request->next;
+        request->memory = NULL;
+        request->append.encoded_size = 0;
+        if (moved_in_batch(self, request))
+            request->result = ST_NOT_FOUND;
+        else
+            stage_move(self, request);
+        taken_bytes += request->append.encoded_size;
+    }
+}
+
 static void stage_appends(committer *self) {
     uint64_t taken_bytes = 0;
-    uint64_t queued = atomic_load(&self->queued_requests);
-    batch_ids_begin(&self->ids,
-                    queued < BATCH_REQUESTS_MAX ? (uint32_t)queued : BATCH_REQUESTS_MAX);
     while (self->waiting && self->request_count < BATCH_REQUESTS_MAX &&
            taken_bytes < BATCH_BYTES_MAX) {
         append_request *request = self->waiting;
@@ -375,14 +469,26 @@ static void finish_appends(committer *self) {
     self->request_count = 0;
 }
 
+static void finish_letters(committer *self) {
+    while (self->batch_letters) {
+        letter_request *request = self->batch_letters;
+        self->batch_letters = request->next;
+        if (request->memory) rocksdb_free(request->memory);
+        release(self, 1, 0);
+        request->done(request);
+    }
+}
+
 static outcome commit_batch(committer *self, bool advance_all, failure *why) {
     begin_batch(self);
     stage_commands(self);
     self->touched |= stage_advances(self->store, self->batch, advance_all);
+    stage_letters(self);
     stage_appends(self);
     outcome result = write_batch(self, why);
     if (result != ST_OK) return result;
     finish_commands(self);
+    finish_letters(self);
     finish_appends(self);
     return ST_OK;
 }
@@ -399,8 +505,8 @@ static bool take(committer *self) {
     struct timespec until;
     deadline_after(&until, TICK_MS);
     (void)pthread_mutex_lock(&self->lock);
-    bool late = self->waiting != NULL;
-    while (!late && !self->head && !self->commands && !self->stopping) {
+    bool late = self->waiting || self->waiting_letters;
+    while (!late && !self->head && !self->letters && !self->commands && !self->stopping) {
         self->sleeping = true;
         late = pthread_cond_timedwait(&self->work, &self->lock, &until) != 0;
         self->sleeping = false;
@@ -410,25 +516,45 @@ static bool take(committer *self) {
         self->head = NULL;
         self->tail = &self->head;
     }
+    if (!self->waiting_letters) {
+        self->waiting_letters = self->letters;
+        self->letters = NULL;
+        self->letters_tail = &self->letters;
+    }
     self->batch_commands = self->commands;
     self->commands = NULL;
     self->commands_tail = &self->commands;
-    bool go_on = !self->stopping || self->waiting || self->batch_commands;
+    bool go_on = !self->stopping || self->waiting || self->waiting_letters || self->batch_commands;
     (void)pthread_mutex_unlock(&self->lock);
     return go_on;
+}
+
+/*
+ * A flush or compaction that failed has lost nothing, since its inputs stay; whether the store goes
+ * on is RocksDB's to say, by taking a write or not. A compaction that found the disk full is tried
+ * again. After a failed flush, or damage, no write is taken.
+ */
+static outcome check_background(committer *self, failure *why) {
+    const store_db *db = &self->store->db;
+    uint64_t errors = store_db_background_errors(db);
+    if (errors == self->background_errors) return ST_OK;
+    self->background_errors = errors;
+    rocksdb_writebatch_clear(self->batch);
+    meta_put_identity(db, self->batch, &self->store->id);
+    outcome result = store_db_write(db, self->batch, why);
+    if (result == ST_OK)
+        store_log(self->store, STORE_LOG_WARNING,
+                  "a compaction failed, %llu so far, and is tried again: see db/LOG",
+                  (unsigned long long)errors);
+    return result;
 }
 
 /* Once a second, and off the path of the acknowledgements when there is any pause. */
 static outcome upkeep(committer *self, failure *why) {
     check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
-    uint64_t errors = store_db_background_errors(&self->store->db);
-    if (errors)
-        return fail(why, ST_IO, "",
-                    "RocksDB reports %llu background errors: a flush or a "
-                    "compaction failed (see db/LOG)",
-                    (unsigned long long)errors);
-    free_settled_files(self->store);
+    outcome result = check_background(self, why);
+    if (result != ST_OK) return result;
     return evidence_sync(&self->store->witness, why);
 }
 
@@ -495,6 +621,7 @@ outcome committer_start(event_store *store, failure *why) {
     if (!self) return fail(why, ST_NO_MEMORY, "", "no memory for the committer");
     self->store = store;
     self->tail = &self->head;
+    self->letters_tail = &self->letters;
     self->commands_tail = &self->commands;
     self->upkeep_ms = clock_monotonic_ms();
     init_locks(self);

@@ -28,6 +28,7 @@ struct append_request {
     outcome result;
     bool duplicate;    /* with ST_OK: known already; sequence and route are the first one's */
     bool dead;         /* with duplicate: it is a dead letter by now */
+    bool purged;       /* with duplicate: it was one, and was purged */
     uint64_t sequence; /* with ST_OK, and with ST_ID_CONFLICT */
     /* Called once, on the committer's thread; must not block. May free the request. */
     void (*done)(append_request *request);
@@ -39,6 +40,43 @@ struct append_request {
  * done() will not be called.
  */
 MUST_CHECK outcome committer_submit(event_store *store, append_request *list);
+
+/* ---- an operator's writes: dead letters leave -------------------------------------------------
+ */
+
+typedef enum letter_move {
+    LETTER_REPLAY, /* to the end of the outbox: a new sequence, the same event and id */
+    LETTER_PURGE,  /* away; the id is remembered for its window, so that a retry is not a new event
+                    */
+} letter_move;
+
+typedef struct letter_request letter_request;
+
+/*
+ * One dead letter to move, in one synced batch: out of `dead`, its id entry, the ledger, and with
+ * LETTER_REPLAY the append. Owned by the caller, untouched by it from submit until done().
+ */
+struct letter_request {
+    letter_request *next;  /* the committer's while submitted; before: links a list */
+    append_request append; /* the committer's: a replay is an append like any other */
+    void *memory;          /* the committer's: the letter, */
+    uint64_t size;         /*   and what it takes on disk */
+    /* in */
+    letter_move move;
+    uint32_t route;
+    uint64_t sequence;
+    /* out */
+    /* ST_OK; ST_NOT_FOUND: no such letter, or no more, as when this was asked before;
+     * ST_PRECONDITION: Kafka has not settled its sequence yet; ST_STORAGE_FULL: no room to replay;
+     * ST_CORRUPT, ST_IO: it could not be read; ST_NO_MEMORY */
+    outcome result;
+    uint64_t new_sequence; /* LETTER_REPLAY with ST_OK */
+    /* Called once, on the committer's thread; must not block. May free the request. */
+    void (*done)(letter_request *request);
+};
+
+/* As committer_submit. In the order of the list, but before the appends of the same batch. */
+MUST_CHECK outcome committer_move_letters(event_store *store, letter_request *list);
 
 /* ---- the publisher's writes: block until synced; each rides in a batch with the appends ------ */
 

@@ -1,6 +1,8 @@
 /*
- * Dead letters: their bytes, reading one, and the caller's side of a bury. Any thread; a bury
- * prepares all bytes here, so that the committer has only to put them into its batch.
+ * Dead letters: their bytes, reading them, how one comes (the caller's side of a bury: any thread;
+ * it prepares all bytes, so that the committer has only to put them into its batch) and how one
+ * leaves (replay and purge: the committer's thread, which reads the letter, because only there
+ * nothing can move it meanwhile).
  *
  *   version  crc32c of the rest  error_code  attempts  first_attempt_ms  last_attempt_ms
  *   varint length of the reason, reason, then the record as the outbox had it
@@ -9,6 +11,7 @@
 #include "storage/crc32c.h"
 #include "storage/encoding.h"
 #include "storage/idempotency.h"
+#include "storage/store_meta.h"
 
 #include <stdlib.h>
 
@@ -29,7 +32,7 @@ static bytes letter_put(uint8_t *out, const bury_reason *why, bytes reason, byte
     return bytes_of(out, (size_t)(at - out));
 }
 
-static outcome letter_get(uint64_t sequence, bytes value, dead_letter *letter, failure *why) {
+outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter, failure *why) {
     if (value.len < FIXED_SIZE || value.data[0] != FORMAT_VERSION ||
         get_le32(value.data + CRC_AT) !=
             crc32c_extend(0, value.data + BODY_AT, value.len - BODY_AT))
@@ -46,6 +49,7 @@ static outcome letter_get(uint64_t sequence, bytes value, dead_letter *letter, f
                     (unsigned long long)sequence);
     put_bytes((uint8_t *)letter->reason, reason);
     letter->reason[reason.len] = '\0';
+    letter->size = EVENT_KEY_SIZE + value.len;
     return record_decode(sequence, take_bytes(&in, in.left), &letter->record, why);
 }
 
@@ -62,7 +66,7 @@ outcome store_dead_get(event_store *store, uint32_t route, uint64_t sequence, de
                     (unsigned long long)sequence);
     if (result != ST_OK) return result;
     letter->memory = value;
-    result = letter_get(sequence, bytes_of(value, len), letter, why);
+    result = dead_letter_decode(sequence, bytes_of(value, len), letter, why);
     if (result != ST_OK) dead_letter_free(letter);
     return result;
 }
@@ -70,6 +74,65 @@ outcome store_dead_get(event_store *store, uint32_t route, uint64_t sequence, de
 void dead_letter_free(dead_letter *letter) {
     if (letter->memory) rocksdb_free(letter->memory);
     letter->memory = NULL;
+}
+
+static bytes iterator_value(const rocksdb_iterator_t *all) {
+    bytes value;
+    value.data = (const uint8_t *)rocksdb_iter_value(all, &value.len);
+    return value;
+}
+
+static uint64_t iterator_sequence(const rocksdb_iterator_t *all) {
+    size_t len;
+    return get_be64((const uint8_t *)rocksdb_iter_key(all, &len) + 1);
+}
+
+/* No letter is below `first`, nor can one come there: only what is not settled can die. */
+static void raise_dead_from(route_state *route, uint64_t first, uint64_t unsettled) {
+    if (first > unsettled) first = unsettled;
+    uint64_t known = atomic_load(&route->dead_from);
+    while (known < first && !atomic_compare_exchange_weak(&route->dead_from, &known, first))
+        continue;
+}
+
+static outcome visit_all(rocksdb_iterator_t *all, bool (*visit)(void *arg, const dead_letter *),
+                         void *arg, failure *why) {
+    outcome result = ST_OK;
+    for (bool more = true; more && rocksdb_iter_valid(all);) {
+        dead_letter letter = {0};
+        result = dead_letter_decode(iterator_sequence(all), iterator_value(all), &letter, why);
+        if (result != ST_OK) return result;
+        more = visit(arg, &letter);
+        if (more) rocksdb_iter_next(all);
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(all, &error);
+    return store_db_outcome(error, "read the dead letters", why);
+}
+
+outcome store_dead_scan(event_store *store, uint32_t number, uint64_t from,
+                        bool (*visit)(void *arg, const dead_letter *letter), void *arg,
+                        failure *why) {
+    route_state *route = &store->routes[number];
+    uint64_t unsettled = atomic_load(&route->position) + 1; /* before the iterator's snapshot */
+    uint64_t known = atomic_load(&route->dead_from);
+    bool whole = from <= known;
+    uint8_t low[EVENT_KEY_SIZE];
+    uint8_t high[EVENT_KEY_SIZE];
+    bytes lower = event_key(low, number, whole ? known : from);
+    bytes upper = event_key(high, number, UINT64_MAX);
+    rocksdb_readoptions_t *read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_fill_cache(read, 0);
+    rocksdb_readoptions_set_iterate_upper_bound(read, (const char *)upper.data, upper.len);
+    rocksdb_iterator_t *all =
+        rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_DEAD]);
+    rocksdb_iter_seek(all, (const char *)lower.data, lower.len);
+    uint64_t first = rocksdb_iter_valid(all) ? iterator_sequence(all) : UINT64_MAX;
+    outcome result = visit_all(all, visit, arg, why);
+    if (result == ST_OK && whole) raise_dead_from(route, first, unsettled);
+    rocksdb_iter_destroy(all);
+    rocksdb_readoptions_destroy(read);
+    return result;
 }
 
 /* ---- bury -------------------------------------------------------------------------------- */
@@ -178,4 +241,67 @@ outcome committer_bury(event_store *store, uint32_t route, uint64_t sequence,
     outcome result = bury_locked(store, route, sequence, reason, why);
     (void)pthread_mutex_unlock(lock);
     return result;
+}
+
+/* ---- replay and purge -------------------------------------------------------------------- */
+
+static outcome load(event_store *store, letter_request *request, failure *why) {
+    append_request *append = &request->append;
+    dead_letter letter;
+    outcome result = store_dead_get(store, request->route, request->sequence, &letter, why);
+    if (result != ST_OK) return result;
+    request->memory = letter.memory;
+    request->size = letter.size;
+    append->route = request->route;
+    append->record = letter.record;
+    append->sequence = request->sequence;
+    append->encoded_size = record_encoded_size(&append->record);
+    if (request->sequence > atomic_load(&store->routes[request->route].position))
+        return ST_PRECONDITION;
+    id_entry entry;
+    result = store_lookup(store, append->record.source, append->record.id, &entry, why);
+    if (result != ST_OK && result != ST_NOT_FOUND) return result;
+    append->remember = result == ST_OK && entry.dead && entry.route == request->route &&
+                       entry.sequence == request->sequence;
+    if (append->remember)
+        memcpy(append->fingerprint, entry.fingerprint, sizeof append->fingerprint);
+    return ST_OK;
+}
+
+outcome letter_load(event_store *store, letter_request *request) {
+    failure why = {0};
+    outcome result = load(store, request, &why);
+    if (result == ST_CORRUPT || result == ST_IO)
+        store_log(store, STORE_LOG_ERROR, "%s", why.reason);
+    return result;
+}
+
+/* What recover_moved builds on: no letter leaves from above the hint. */
+static void pass_hint(event_store *store, rocksdb_writebatch_t *batch, uint32_t number,
+                      uint64_t sequence) {
+    route_state *route = &store->routes[number];
+    route_durable *staged = &route->staged;
+    if (sequence <= staged->anchor.sequence) return;
+    (void)pthread_mutex_lock(&route->lock);
+    /* Where its record lies in Kafka is not known here; an older one only costs time to settle. */
+    staged->anchor.sequence = route->position;
+    staged->anchor_cumulative = route->position_cumulative;
+    (void)pthread_mutex_unlock(&route->lock);
+    meta_put_anchor(&store->db, batch, number, &staged->anchor, staged->anchor_cumulative);
+}
+
+void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_request *request) {
+    pass_hint(store, batch, request->route, request->sequence);
+    route_ledger *ledger = &store->routes[request->route].staged.ledger;
+    ledger->dead--;
+    ledger->dead_bytes -= request->size;
+    if (request->move == LETTER_REPLAY)
+        ledger->replayed++;
+    else
+        ledger->purged++;
+    meta_put_ledger(&store->db, batch, request->route, ledger);
+    uint8_t buffer[EVENT_KEY_SIZE];
+    bytes key = event_key(buffer, request->route, request->sequence);
+    rocksdb_writebatch_delete_cf(batch, store->db.families[FAMILY_DEAD], (const char *)key.data,
+                                 key.len);
 }

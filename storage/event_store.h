@@ -27,6 +27,8 @@ typedef struct store_options {
                                       with ST_STORAGE_FULL */
     uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
     uint64_t reserve_free_bytes;   /* free space of the volume below which appends are refused */
+    uint64_t ballast_bytes;        /* held on the volume to be released when an opening needs room;
+                                      0: none */
     uint64_t queue_max_requests;   /* commit queue; above it submit answers ST_OVERLOADED */
     uint64_t queue_max_bytes;
     uint64_t memtable_bytes; /* write buffer of the outbox */
@@ -91,13 +93,18 @@ typedef struct store_reader store_reader;
 /* A reader that starts at `from` (a first live sequence or later). Close before the store. */
 store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t from);
 /*
- * The next record, RECORD_MOVED ones included. Only what is synced is seen. The record's bytes
+ * The next record, tombstones included. Only what is synced is seen. The record's bytes
  * are borrowed until the next call. ST_NOT_FOUND: no more for now. ST_CORRUPT: a gap in the
  * sequence or a bad record; the reader stays where it is.
  */
 MUST_CHECK outcome store_reader_next(store_reader *reader, event_record *record, failure *why);
 /* Goes back, or forward, to `from`. */
 void store_reader_seek(store_reader *reader, uint64_t from);
+/*
+ * Lets go of the tables and memory that a reader pins, which would not be given back while it
+ * pauses. The next read goes on where it was; the last record's bytes are no longer borrowed.
+ */
+void store_reader_rest(store_reader *reader);
 void store_reader_close(store_reader *reader);
 
 /*
@@ -111,8 +118,9 @@ void store_wake(event_store *store, uint32_t route);
 typedef struct id_entry {
     uint32_t route;
     uint64_t sequence;
-    int64_t accepted_ms;
+    int64_t accepted_ms; /* when it was replayed, or purged, if it was */
     bool dead;
+    bool purged; /* was a dead letter, and an operator deleted it */
     uint8_t fingerprint[STORE_FINGERPRINT_SIZE];
 } id_entry;
 
@@ -126,13 +134,24 @@ typedef struct dead_letter {
     uint32_t attempts;
     int64_t first_attempt_ms;
     int64_t last_attempt_ms;
+    uint64_t size;       /* on disk */
     event_record record; /* borrows from memory of the letter */
     void *memory;
 } dead_letter;
 
+/* ST_NOT_FOUND: there is none, or no more. Blocks for a read. */
 MUST_CHECK outcome store_dead_get(event_store *store, uint32_t route, uint64_t sequence,
                                   dead_letter *letter, failure *why);
 void dead_letter_free(dead_letter *letter);
+
+/*
+ * Shows the route's dead letters to `visit`, in the order of their sequences and from `from` on,
+ * until it returns false or there is none left; a letter is borrowed while visit runs. Blocks for
+ * as many reads, so a caller bounds number and size.
+ */
+MUST_CHECK outcome store_dead_scan(event_store *store, uint32_t route, uint64_t from,
+                                   bool (*visit)(void *arg, const dead_letter *letter), void *arg,
+                                   failure *why);
 
 /* ---- what the publisher must know for certain -------------------------------------------- */
 

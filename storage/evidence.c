@@ -38,16 +38,7 @@ static bool read_slot(int file, int index, uint64_t *generation, evidence_state 
     return true;
 }
 
-outcome evidence_open(evidence *self, const char *path, bool *found, evidence_state *state,
-                      failure *why) {
-    *self = (evidence){.file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
-    if (self->file < 0) return fail(why, ST_IO, "", "%s: %s", path, strerror(errno));
-    /* Room for both slots now, so that a full disk cannot refuse them later. */
-    int error = posix_fallocate(self->file, 0, 2L * SLOT_STRIDE);
-    if (error) {
-        evidence_close(self);
-        return fail(why, ST_IO, "", "%s: cannot reserve: %s", path, strerror(error));
-    }
+static void read_newest(evidence *self, bool *found, evidence_state *state) {
     *found = false;
     for (int i = 0; i < 2; i++) {
         uint64_t generation;
@@ -58,6 +49,26 @@ outcome evidence_open(evidence *self, const char *path, bool *found, evidence_st
         self->generation = generation;
         *state = candidate;
     }
+}
+
+void evidence_read(const char *path, bool *found, evidence_state *state) {
+    evidence self = {.file = open(path, O_RDONLY | O_CLOEXEC)};
+    *found = false;
+    if (self.file >= 0) read_newest(&self, found, state);
+    evidence_close(&self);
+}
+
+outcome evidence_open(evidence *self, const char *path, bool *found, evidence_state *state,
+                      failure *why) {
+    *self = (evidence){.file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+    if (self->file < 0) return fail(why, ST_IO, "", "%s: %s", path, strerror(errno));
+    /* Room for both slots now, so that a full disk cannot refuse them later. */
+    int error = posix_fallocate(self->file, 0, 2L * SLOT_STRIDE);
+    if (error) {
+        evidence_close(self);
+        return fail(why, ST_IO, "", "%s: cannot reserve: %s", path, strerror(error));
+    }
+    read_newest(self, found, state);
     return ST_OK;
 }
 

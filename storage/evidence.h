@@ -25,6 +25,8 @@ typedef struct evidence {
  */
 MUST_CHECK outcome evidence_open(evidence *self, const char *path, bool *found,
                                  evidence_state *state, failure *why);
+/* Reads it without touching it. */
+void evidence_read(const char *path, bool *found, evidence_state *state);
 /* Notes the state; one pwrite, no sync. */
 MUST_CHECK outcome evidence_write(evidence *self, const evidence_state *state, failure *why);
 /* fdatasync when something is unsynced. */

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { FLAG_DEAD = 1 };
+enum { FLAG_DEAD = 1, FLAG_PURGED = 2 };
 
 size_t id_key_size(bytes source, bytes id) { return varint_size(source.len) + source.len + id.len; }
 
@@ -22,7 +22,7 @@ void id_value_put(uint8_t out[ID_VALUE_SIZE], const id_entry *entry) {
     memcpy(out, entry->fingerprint, STORE_FINGERPRINT_SIZE);
     uint8_t *at = out + STORE_FINGERPRINT_SIZE;
     *at++ = (uint8_t)entry->route;
-    *at++ = entry->dead ? FLAG_DEAD : 0;
+    *at++ = (uint8_t)((entry->dead ? FLAG_DEAD : 0) | (entry->purged ? FLAG_PURGED : 0));
     at = put_le64(at, entry->sequence);
     put_le64(at, (uint64_t)entry->accepted_ms);
 }
@@ -33,7 +33,9 @@ bool id_value_get(bytes value, id_entry *entry) {
     memcpy(entry->fingerprint, take_bytes(&in, STORE_FINGERPRINT_SIZE).data,
            STORE_FINGERPRINT_SIZE);
     entry->route = take_u8(&in);
-    entry->dead = take_u8(&in) & FLAG_DEAD;
+    uint8_t flags = take_u8(&in);
+    entry->dead = flags & FLAG_DEAD;
+    entry->purged = flags & FLAG_PURGED;
     entry->sequence = take_le64(&in);
     entry->accepted_ms = (int64_t)take_le64(&in);
     return entry->route < STORE_ROUTES_MAX;

@@ -10,8 +10,6 @@
  * costs every later read a little until the next flush. */
 #define DELETE_RECORDS ((uint64_t)4096)
 #define DELETE_BYTES ((uint64_t)4 << 20)
-/* And whole files are dropped after so much more. */
-#define FREE_BYTES ((uint64_t)128 << 20)
 
 static outcome stage_route(event_store *store, rocksdb_writebatch_t *batch,
                            const command *request) {
@@ -76,6 +74,22 @@ static outcome stage_bury(event_store *store, rocksdb_writebatch_t *batch, const
     return ST_OK;
 }
 
+/* A new identity, which Kafka has never heard of: nothing is anchored there, and no earlier opening
+ * counts. The hints stay, as what is up to them may be gone. */
+static outcome stage_restore(event_store *store, rocksdb_writebatch_t *batch,
+                             const command *request) {
+    meta_put_identity(&store->db, batch, request->id);
+    for (size_t i = 0; i + 1 < store->incarnation_count; i++)
+        meta_delete_incarnation(&store->db, batch, store->incarnations[i].number);
+    for (uint32_t i = 0; i < store_route_count(store); i++) {
+        route_durable *staged = &store->routes[i].staged;
+        staged->anchor = (route_anchor){
+            .sequence = staged->anchor.sequence, .positions_partition = -1, .kafka_offset = -1};
+        meta_put_anchor(&store->db, batch, i, &staged->anchor, staged->anchor_cumulative);
+    }
+    return ST_OK;
+}
+
 outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const command *request) {
     switch (request->kind) {
     case COMMAND_ROUTE:
@@ -84,6 +98,8 @@ outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const com
         return stage_anchor(store, batch, request);
     case COMMAND_BURY:
         return stage_bury(store, batch, request);
+    case COMMAND_RESTORE:
+        return stage_restore(store, batch, request);
     }
     return ST_INTERNAL;
 }
@@ -144,25 +160,4 @@ uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool al
         touched |= 1u << i;
     }
     return touched;
-}
-
-/* Drops tables that hold nothing but settled records, without compacting them. Level 0 is left out
- * by RocksDB, and older values may show again: nobody reads up to the hint. */
-void free_settled_files(event_store *store) {
-    for (uint32_t i = 0; i < store_route_count(store); i++) {
-        route_state *route = &store->routes[i];
-        if (route->deleted_cumulative - route->freed_cumulative < FREE_BYTES) continue;
-        route->freed_cumulative = route->deleted_cumulative;
-        uint8_t first[EVENT_KEY_SIZE];
-        uint8_t last[EVENT_KEY_SIZE];
-        bytes from = event_key(first, i, 0);
-        bytes to = event_key(last, i, route->deleted_to);
-        char *error = NULL;
-        rocksdb_delete_file_in_range_cf(store->db.handle, store->db.families[FAMILY_OUTBOX],
-                                        (const char *)from.data, from.len, (const char *)to.data,
-                                        to.len, &error);
-        failure why;
-        if (store_db_outcome(error, "drop settled files", &why) != ST_OK)
-            store_log(store, STORE_LOG_WARNING, "%s", why.reason);
-    }
 }

@@ -19,20 +19,23 @@
 
 enum {
     WAL_ABSOLUTE_CONSISTENCY = 1,
+    WAL_SKIP_ANY_CORRUPTED = 3,
     LOG_WARNINGS = 2,
     OPEN_FILES_MAX = 256,
     BACKGROUND_JOBS = 2,
+    LEVEL_MEMTABLES = 4, /* level 0 is compacted at so many, and level 1 is as large */
 };
 #define BLOCK_CACHE_BYTES (32 * MIB)
 #define SMALL_BUFFER_BYTES (4 * MIB)
 #define IDS_BUFFER_BYTES (16 * MIB)
-#define WAL_BYTES_MAX (192 * MIB)
 
 static const char *const FAMILY_NAMES[FAMILY_COUNT] = {"default", "outbox", "ids", "dead"};
 
 outcome store_db_outcome(char *error, const char *doing, failure *why) {
     if (!error) return ST_OK;
-    outcome code = strncmp(error, "Corruption", 10) == 0 ? ST_CORRUPT : ST_IO;
+    /* A file of the database that is not there is damage, too. */
+    bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file");
+    outcome code = corrupt ? ST_CORRUPT : ST_IO;
     code = fail(why, code, "", "%s: %s", doing, error);
     rocksdb_free(error);
     return code;
@@ -53,6 +56,7 @@ static void set_common(rocksdb_options_t *options, rocksdb_cache_t *cache, bool 
     rocksdb_block_based_options_destroy(table);
     rocksdb_options_set_write_buffer_size(options, SMALL_BUFFER_BYTES);
     rocksdb_options_set_compression(options, rocksdb_no_compression);
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, LEVEL_MEMTABLES);
 }
 
 static void set_database(rocksdb_options_t *options, uint64_t memtable_bytes) {
@@ -63,7 +67,8 @@ static void set_database(rocksdb_options_t *options, uint64_t memtable_bytes) {
     rocksdb_options_set_recycle_log_file_num(options, 0);
     rocksdb_options_set_manual_wal_flush(options, 0);
     rocksdb_options_set_unordered_write(options, 0);
-    rocksdb_options_set_max_total_wal_size(options, WAL_BYTES_MAX);
+    /* What an opening reads, and holds in memory until it is flushed: not the backlog. */
+    rocksdb_options_set_max_total_wal_size(options, 4 * (memtable_bytes + IDS_BUFFER_BYTES));
     rocksdb_options_set_db_write_buffer_size(options, 2 * memtable_bytes + 2 * IDS_BUFFER_BYTES);
     /* One thread writes: nothing to run side by side. */
     rocksdb_options_set_allow_concurrent_memtable_write(options, 0);
@@ -87,13 +92,19 @@ static outcome set_from_string(rocksdb_options_t **options, const char *text, fa
     return store_db_outcome(error, "options of RocksDB", why);
 }
 
-static outcome set_outbox(rocksdb_options_t **options, const store_options *given) {
-    rocksdb_options_set_write_buffer_size(*options, (size_t)given->memtable_bytes);
+static outcome set_outbox(rocksdb_options_t **options, const store_options *given, failure *why) {
+    size_t memtable = (size_t)given->memtable_bytes;
+    rocksdb_options_set_write_buffer_size(*options, memtable);
     rocksdb_options_set_max_write_buffer_number(*options, 3);
     rocksdb_options_set_compression(*options, rocksdb_lz4_compression);
-    rocksdb_options_set_target_file_size_base(*options, 64 * MIB);
-    rocksdb_options_set_max_bytes_for_level_base(*options, 1024 * MIB);
-    return ST_OK;
+    rocksdb_options_set_target_file_size_base(*options, 2 * memtable);
+    rocksdb_options_set_max_bytes_for_level_base(*options, LEVEL_MEMTABLES * memtable);
+    /* A table of level 1 and below is of one route: none overlaps another there, so they move down
+     * as they are, and a compaction is as large as levels 0 and 1 are. */
+    return set_from_string(options,
+                           "sst_partitioner_factory="
+                           "{id=SstPartitionerFixedPrefixFactory;length=1}",
+                           why);
 }
 
 static outcome set_ids(rocksdb_options_t **options, const store_options *given,
@@ -123,7 +134,7 @@ static outcome make_options(store_db *db, const store_options *given, failure *w
                                      "max_bgerror_resume_count=0;"
                                      "avoid_flush_during_recovery=false",
                                      why);
-    if (result == ST_OK) result = set_outbox(&db->options[FAMILY_OUTBOX], given);
+    if (result == ST_OK) result = set_outbox(&db->options[FAMILY_OUTBOX], given, why);
     if (result == ST_OK) result = set_ids(&db->options[FAMILY_IDS], given, db->ids_filter, why);
     rocksdb_options_set_compression(db->options[FAMILY_DEAD], rocksdb_lz4_compression);
     db->read = rocksdb_readoptions_create();
@@ -132,17 +143,59 @@ static outcome make_options(store_db *db, const store_options *given, failure *w
     return result;
 }
 
+static outcome open_families(store_db *db, const char *directory, failure *why) {
+    char *error = NULL;
+    db->handle = rocksdb_open_column_families(
+        db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
+        (const rocksdb_options_t *const *)db->options, db->families, &error);
+    return store_db_outcome(error, "cannot open RocksDB", why);
+}
+
 outcome store_db_open(store_db *db, const char *directory, const store_options *options,
-                      rocksdb_compactionfilter_t *ids_filter, failure *why) {
+                      rocksdb_compactionfilter_t *ids_filter, bool hold_compaction, failure *why) {
     *db = (store_db){.ids_filter = ids_filter};
     outcome result = make_options(db, options, why);
+    for (int i = 0; i < FAMILY_COUNT; i++)
+        rocksdb_options_set_disable_auto_compactions(db->options[i], hold_compaction);
+    if (result == ST_OK) result = open_families(db, directory, why);
+    if (result != ST_OK) store_db_close(db);
+    return result;
+}
+
+outcome store_db_open_reading(store_db *db, const char *directory, failure *why) {
+    store_options defaults;
+    store_options_init(&defaults);
+    *db = (store_db){0};
+    outcome result = make_options(db, &defaults, why);
+    rocksdb_options_t *database = db->options[FAMILY_META];
+    rocksdb_options_set_create_if_missing(database, 0);
+    rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
     if (result == ST_OK) {
         char *error = NULL;
-        db->handle = rocksdb_open_column_families(
+        db->handle = rocksdb_open_for_read_only_column_families(
             db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
-            (const rocksdb_options_t *const *)db->options, db->families, &error);
-        result = store_db_outcome(error, "cannot open RocksDB", why);
+            (const rocksdb_options_t *const *)db->options, db->families, 0, &error);
+        result = store_db_outcome(error, "cannot read RocksDB", why);
     }
+    if (result != ST_OK) store_db_close(db);
+    return result;
+}
+
+outcome store_db_open_copy(store_db *db, const char *directory, failure *why) {
+    store_options defaults;
+    store_options_init(&defaults);
+    *db = (store_db){0};
+    outcome result = make_options(db, &defaults, why);
+    rocksdb_options_t *database = db->options[FAMILY_META];
+    rocksdb_options_set_create_if_missing(database, 0);
+    rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
+    for (int i = 0; i < FAMILY_COUNT; i++)
+        rocksdb_options_set_disable_auto_compactions(db->options[i], 1);
+    /* A log may be shorter than it was, or gone. */
+    if (result == ST_OK)
+        result = set_from_string(&db->options[FAMILY_META],
+                                 "track_and_verify_wals_in_manifest=false", why);
+    if (result == ST_OK) result = open_families(db, directory, why);
     if (result != ST_OK) store_db_close(db);
     return result;
 }
@@ -190,4 +243,36 @@ outcome store_db_write(const store_db *db, rocksdb_writebatch_t *batch, failure 
 uint64_t store_db_background_errors(const store_db *db) {
     uint64_t count = 0;
     return rocksdb_property_int(db->handle, "rocksdb.background-errors", &count) == 0 ? count : 0;
+}
+
+uint64_t store_db_unflushed_bytes(const store_db *db) {
+    uint64_t sum = 0;
+    for (int i = 0; i < FAMILY_COUNT; i++) {
+        uint64_t size = 0;
+        if (rocksdb_property_int_cf(db->handle, db->families[i], "rocksdb.cur-size-all-mem-tables",
+                                    &size) == 0)
+            sum += size;
+    }
+    return sum;
+}
+
+uint64_t store_db_working_bytes(const store_db *db) {
+    uint64_t sum = 0;
+    const rocksdb_livefiles_t *files = rocksdb_livefiles(db->handle);
+    for (int i = 0; i < rocksdb_livefiles_count(files); i++)
+        if (rocksdb_livefiles_level(files, i) <= 1) sum += rocksdb_livefiles_size(files, i);
+    rocksdb_livefiles_destroy(files);
+    return sum;
+}
+
+outcome store_db_allow_compaction(const store_db *db, failure *why) {
+    static const char *const KEY = "disable_auto_compactions";
+    static const char *const VALUE = "false";
+    outcome result = ST_OK;
+    for (int i = 0; result == ST_OK && i < FAMILY_COUNT; i++) {
+        char *error = NULL;
+        rocksdb_set_options_cf(db->handle, db->families[i], 1, &KEY, &VALUE, &error);
+        result = store_db_outcome(error, "allow compactions", why);
+    }
+    return result;
 }

@@ -27,9 +27,22 @@ typedef struct store_db {
     rocksdb_writeoptions_t *write_sync; /* the only way to write */
 } store_db;
 
-/* Takes over `ids_filter`, also when it fails. On failure nothing is left open. */
+/*
+ * Takes over `ids_filter`, also when it fails. On failure nothing is left open. `hold_compaction`:
+ * none begins before store_db_allow_compaction; on a full volume they would take the room that
+ * logs and flushes need.
+ */
 MUST_CHECK outcome store_db_open(store_db *db, const char *directory, const store_options *options,
-                                 rocksdb_compactionfilter_t *ids_filter, failure *why);
+                                 rocksdb_compactionfilter_t *ids_filter, bool hold_compaction,
+                                 failure *why);
+/*
+ * Opens for reading alone and changes nothing, not even a log of RocksDB's own. A damaged WAL or
+ * table opens too: what of it cannot be read is missing, or an error to whoever reads it.
+ */
+MUST_CHECK outcome store_db_open_reading(store_db *db, const char *directory, failure *why);
+/* Opens a copy that may be changed and thrown away, as leniently as RocksDB can: what of the WALs
+ * is readable is replayed. */
+MUST_CHECK outcome store_db_open_copy(store_db *db, const char *directory, failure *why);
 void store_db_close(store_db *db);
 /*
  * After a failed write, instead of closing: leaves RocksDB as it is until the process ends. A close
@@ -48,6 +61,16 @@ MUST_CHECK outcome store_db_get(const store_db *db, store_family family, bytes k
 MUST_CHECK outcome store_db_write(const store_db *db, rocksdb_writebatch_t *batch, failure *why);
 /* Background errors so far; a failed flush or compaction shows only here. */
 uint64_t store_db_background_errors(const store_db *db);
+/* What RocksDB holds in memory: it will be on the volume twice, in a table and until its log goes.
+ */
+uint64_t store_db_unflushed_bytes(const store_db *db);
+/* Free space that a compaction may need for a while, as the tables are now. */
+uint64_t store_db_working_bytes(const store_db *db);
+/*
+ * Lets compactions begin after an opening that held them back. There is no way back: it writes a
+ * file, and a RocksDB built with its assertions aborts when the volume has no room for it.
+ */
+MUST_CHECK outcome store_db_allow_compaction(const store_db *db, failure *why);
 
 static inline void batch_put(const store_db *db, rocksdb_writebatch_t *batch, store_family family,
                              bytes key, bytes value) {

@@ -8,6 +8,7 @@
 #ifndef INGEST_STORAGE_STORE_INTERNAL_H
 #define INGEST_STORAGE_STORE_INTERNAL_H
 
+#include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
 #include "storage/store_db.h"
@@ -16,6 +17,11 @@
 #include <stdatomic.h>
 
 #define ROUTE_NAME_SIZE 64
+
+/* Below the store's folder: where a repair works, and the file that says that its result is
+ * complete and has to be put in place before anything else. */
+#define SALVAGE_FOLDER "salvage"
+#define SALVAGE_READY SALVAGE_FOLDER "/ready"
 
 /* What left the outbox otherwise than by being published. Durable in meta, put there by the batch
  * that moves the event. */
@@ -47,7 +53,7 @@ typedef struct route_state {
     pthread_cond_t changed; /* visible rose, or woken */
     route_durable synced;
     uint64_t position_cumulative;
-    uint64_t *moved; /* RECORD_MOVED sequences above the position, ascending; owned */
+    uint64_t *moved; /* sequences of tombstones above the position, ascending; owned */
     size_t moved_count;
     size_t moved_capacity;
     uint32_t waiters;
@@ -58,13 +64,14 @@ typedef struct route_state {
     uuid wanted_incarnation;
     int64_t wanted_offset;
 
+    _Atomic uint64_t dead_from; /* no dead letter is below: a scan starts here, behind what left */
+
     pthread_mutex_t bury_lock; /* one bury at a time; held by the caller, never by the committer */
 
     /* the committer's alone */
     route_durable staged;
     uint64_t deleted_to;         /* range deletes have covered up to here since the opening */
     uint64_t deleted_cumulative; /* cumulative_bytes there */
-    uint64_t freed_cumulative;   /* whole files up to there were dropped */
 } route_state;
 
 /* An opening of the store: which sequences earlier ones had given out by then. */
@@ -81,13 +88,16 @@ typedef struct atomic_histogram {
 } atomic_histogram;
 
 typedef struct committer committer;
+typedef struct cleaner cleaner;
 
 struct event_store {
     store_options options;
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness; /* the committer's, once it runs */
+    evidence witness;     /* the committer's, once it runs */
+    ballast ballast;      /* the cleaner's, once it runs */
+    bool compaction_held; /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -98,12 +108,14 @@ struct event_store {
 
     _Atomic uint64_t ids_window_ms;
     _Atomic uint64_t disk_free_bytes;
+    _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
     _Atomic uint64_t committed_requests;
     _Atomic uint64_t duplicates;
     atomic_histogram sync_time;
     _Atomic bool failed; /* a write failed: nothing is written any more */
     committer *committer;
+    cleaner *cleaner;
 };
 
 PRINTF_LIKE(3, 4)
@@ -121,7 +133,12 @@ MUST_CHECK outcome committer_start(event_store *store, failure *why);
 void committer_stop(event_store *store);
 void committer_figures(const event_store *store, uint64_t *requests, uint64_t *bytes);
 
-typedef enum command_kind { COMMAND_ROUTE, COMMAND_ANCHOR, COMMAND_BURY } command_kind;
+typedef enum command_kind {
+    COMMAND_ROUTE,
+    COMMAND_ANCHOR,
+    COMMAND_BURY,
+    COMMAND_RESTORE
+} command_kind;
 
 /* A write of another thread that waits for it. All bytes are prepared by that thread. */
 typedef struct command command;
@@ -136,6 +153,7 @@ struct command {
     bytes letter;           /* BURY: value for dead */
     bytes tombstone;        /* BURY: value for outbox */
     bytes id_key, id_value; /* BURY: id entry marked dead; empty when the id is not remembered */
+    const uuid *id;         /* RESTORE: of the store, from now on */
     outcome result;
     bool finished;
 };
@@ -151,12 +169,28 @@ outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const com
 void apply_command(route_state *route, const command *request);
 /* Stages wanted advances that are worth it, or all; returns the routes concerned as bits. */
 uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool all);
-/* Frees whole files below the hints. After the sync; no batch needed. */
-void free_settled_files(event_store *store);
+
+/* ---- dead_letters.c: a letter leaves; the committer's thread ------------------------------- */
+
+/* Reads and checks: fills append with the event as it is to be appended, and memory, which that
+ * borrows from and the caller frees. */
+outcome letter_load(event_store *store, letter_request *request);
+/* Stages that it leaves; the id entry and, for a replay, the append have to follow. */
+void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_request *request);
+
+/* ---- dead_letters.c ------------------------------------------------------------------------ */
+
+/* The letter borrows from `value`. ST_CORRUPT. */
+MUST_CHECK outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter,
+                                      failure *why);
 
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
+/* A store with nothing open, and its end: frees all, the lock last. NULL: no memory. */
+event_store *store_new(const store_options *options);
+void store_free(event_store *store);
 bool store_has_route(const event_store *store, uint32_t route);
+void store_measure_disk(event_store *store); /* brings disk_free_bytes up to date */
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */
 MUST_CHECK outcome store_cumulative(event_store *store, uint32_t route, uint64_t sequence,
                                     uint64_t *cumulative, failure *why);

@@ -35,20 +35,20 @@ store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t fro
     return reader;
 }
 
-static void drop_iterator(store_reader *reader) {
+void store_reader_rest(store_reader *reader) {
     if (reader->iterator) rocksdb_iter_destroy(reader->iterator);
     reader->iterator = NULL;
 }
 
 void store_reader_close(store_reader *reader) {
     if (!reader) return;
-    drop_iterator(reader);
+    store_reader_rest(reader);
     rocksdb_readoptions_destroy(reader->read);
     free(reader);
 }
 
 void store_reader_seek(store_reader *reader, uint64_t from) {
-    drop_iterator(reader);
+    store_reader_rest(reader);
     reader->next = from;
 }
 
@@ -90,7 +90,7 @@ static outcome read_current(store_reader *reader, event_record *record, failure 
 outcome store_reader_next(store_reader *reader, event_record *record, failure *why) {
     const route_state *route = &reader->store->routes[reader->route];
     if (reader->next > atomic_load_explicit(&route->visible, memory_order_acquire)) {
-        drop_iterator(reader);
+        store_reader_rest(reader);
         return ST_NOT_FOUND;
     }
     uint64_t hint = atomic_load_explicit(&route->hint, memory_order_relaxed);
@@ -103,12 +103,12 @@ outcome store_reader_next(store_reader *reader, event_record *record, failure *w
         rocksdb_iter_next(reader->iterator);
         /* At its end, but more is visible by now: a new iterator sees it. */
         if (!rocksdb_iter_valid(reader->iterator) || reader->served >= RECORDS_PER_ITERATOR)
-            drop_iterator(reader);
+            store_reader_rest(reader);
     }
     if (!reader->iterator) make_iterator(reader);
     outcome result = read_current(reader, record, why);
     if (result != ST_OK) {
-        drop_iterator(reader);
+        store_reader_rest(reader);
         return result;
     }
     reader->next++;

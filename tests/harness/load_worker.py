@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import signal
 import time
 from collections import deque
@@ -65,7 +66,7 @@ class Worker:
         self.ack = {"persisted": client.PERSISTED, "published": client.PUBLISHED}[options.ack]
         self.left = options.events or float("inf")
         self.rate, self.slot = options.rate, time.monotonic()
-        self.filler = b"x" * options.size
+        self.filler = random.Random(self.name).randbytes(options.size)  # which nothing can compress
         self.ledger = open(options.ledger, "w", buffering=1)
         self.lanes = [Lane(self, number) for number in range(options.lanes)]
         self.stub: client.ingest_service_pb2_grpc.IngestServiceStub

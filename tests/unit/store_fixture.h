@@ -72,7 +72,7 @@ static UNUSED int setup_closed(void **state) {
     if (!mkdtemp(f->directory)) return -1;
     store_options_init(&f->options);
     f->options.directory = f->directory;
-    f->options.reserve_free_bytes = 0;
+    f->options.reserve_free_bytes = f->options.ballast_bytes = 0;
     f->options.fatal = on_fatal;
     f->options.log = on_log;
     f->options.arg = f;
@@ -116,7 +116,7 @@ static UNUSED void init_child(fixture *f, char **argv) {
     (void)snprintf(f->directory, sizeof f->directory, "%s", argv[2]);
     store_options_init(&f->options);
     f->options.directory = f->directory;
-    f->options.reserve_free_bytes = 0;
+    f->options.reserve_free_bytes = f->options.ballast_bytes = 0;
     f->options.fatal = on_fatal;
     f->options.arg = f;
 }

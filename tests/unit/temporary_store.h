@@ -30,7 +30,7 @@ static inline void temporary_store_open(temporary_store *it) {
     store_options options;
     store_options_init(&options);
     options.directory = it->directory;
-    options.reserve_free_bytes = 0;
+    options.reserve_free_bytes = options.ballast_bytes = 0;
     failure why = {0};
     if (store_open(&options, &it->store, &why) != ST_OK) fail_msg("%s", why.reason);
     if (store_route(it->store, "transactions", &it->route, &why) != ST_OK)

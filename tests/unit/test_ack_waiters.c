@@ -84,6 +84,15 @@ static void a_dead_letter_answers_its_own(void **state) {
         assert_int_equal(probes[i].calls, 1);
 }
 
+/* The position is not known yet after a start, and will pass it without a word. */
+static void a_letter_known_dead_is_not_taken_for_published(void **state) {
+    (void)state;
+    probes[0].waiter = (ack_waiter){.route = 0, .sequence = 5, .dead = true, .done = done};
+    ack_waiters_add(all, &probes[0].waiter);
+    assert_int_equal(probes[0].calls, 1);
+    assert_int_equal(probes[0].result, ST_DEAD_LETTER);
+}
+
 static void a_cancelled_waiter_is_let_go_in_either_order(void **state) {
     (void)state;
     for (uint64_t i = 0; i < 20; i++)
@@ -117,6 +126,7 @@ int main(void) {
         TEST(the_position_answers_what_it_passed),
         TEST(what_is_settled_is_answered_at_once),
         TEST(a_dead_letter_answers_its_own),
+        TEST(a_letter_known_dead_is_not_taken_for_published),
         TEST(a_cancelled_waiter_is_let_go_in_either_order),
         TEST(stopping_answers_all_now_and_later),
     };

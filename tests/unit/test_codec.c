@@ -106,6 +106,23 @@ static void expect_accepted(bytes body) {
 /* ---- check -------------------------------------------------------------------------------------
  */
 
+/* Repeated fields may come again and again, a message that is there once may not. */
+static void test_message_twice(void **state) {
+    (void)state;
+    wire request = {.len = 0};
+    put_field(&request, 1, "", 0);
+    expect_accepted(wire_bytes(&request));
+    put_field(&request, 1, "", 0);
+    expect_refused(wire_bytes(&request), "event", "more than once");
+
+    wire operations = {.len = 0};
+    put_field(&operations, 2, "", 0);
+    put_field(&operations, 2, "", 0);
+    wrap(&operations, 10);
+    wrap(&operations, 1);
+    expect_accepted(wire_bytes(&operations));
+}
+
 /* event.transaction.operations[2].data.fields[3].value.string_value is not UTF-8. */
 static void test_path(void **state) {
     (void)state;
@@ -248,10 +265,15 @@ static void test_agrees_with_protobuf_c(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_utf8),       cmocka_unit_test(test_path),
-        cmocka_unit_test(test_strings),    cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_depth),      cmocka_unit_test(test_max_fields),
-        cmocka_unit_test(test_find_field), cmocka_unit_test(test_agrees_with_protobuf_c),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_path),
+        cmocka_unit_test(test_message_twice),
+        cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_max_fields),
+        cmocka_unit_test(test_find_field),
+        cmocka_unit_test(test_agrees_with_protobuf_c),
     };
     return cmocka_run_group_tests_name("codec", tests, NULL, NULL);
 }

@@ -200,6 +200,23 @@ static void flushes_that_run_out_of_time_block_the_route(void **state) {
     assert_int_equal(machine.stuck, 0);
 }
 
+/* A partition without enough replicas does not take the end of its transaction either, so that even
+ * settling gets no further. */
+static void settling_that_is_stuck_blocks_the_route(void **state) {
+    (void)state;
+    settled_at(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    FILLED_TO(74, 64);
+    FAIL(FAULT_AWAY);
+    STEP(.kind = EV_TIME);
+    FAIL(FAULT_STUCK);
+    assert_int_equal(machine.standing, STANDING_BLOCKED);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    assert_int_equal(machine.standing, STANDING_GOOD);
+}
+
 static void pauses_grow_and_are_bounded(void **state) {
     (void)state;
     start();
@@ -342,6 +359,87 @@ static void dead_letters_full_blocks_and_tries_again(void **state) {
     assert_int_equal(machine.position, 10);
 }
 
+#define TOO_LARGE()                                                                                \
+    STEP(.kind = EV_FAILED,                                                                        \
+         .failed = {.fault = FAULT_RECORD, .by_size = true, .code = 10, .text = "too large"})
+
+/* To a transaction from the position to `last`, whose largest record has so many bytes. */
+static void to_flush(uint64_t last, uint64_t events, uint64_t largest_bytes, bool closed) {
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    STEP(.kind = EV_FILLED, .filled = {.last_sequence = last,
+                                       .event_sequence = last,
+                                       .events = events,
+                                       .largest_bytes = largest_bytes,
+                                       .closed = closed});
+    if (order->state == M_LINGERING) STEP(.kind = EV_TIME, .now_ms = 1005);
+    assert_int_equal(order->state, M_FLUSHING);
+}
+
+static void the_largest_record_is_suspected_and_goes_alone(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 5000, false);
+    TOO_LARGE();
+    assert_int_equal(order->state, M_PAUSED); /* not condemned yet */
+    STEP(.kind = EV_TIME);
+    assert_int_equal(order->batch, 0);
+    SETTLED_AT(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->suspect, 5000);
+    assert_int_equal(order->upto, 74); /* not halved */
+    assert_true(order->empty);
+    STEP(.kind = EV_FILLED,
+         .filled = {.last_sequence = 40, .event_sequence = 40, .events = 30, .closed = true});
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    assert_int_equal(machine.position, 40);
+    to_flush(41, 1, 5000, true);
+    TOO_LARGE();
+    assert_int_equal(order->state, M_BURYING);
+    assert_int_equal(order->sequence, 41);
+    assert_int_equal(order->attempts, 2);
+    STEP(.kind = EV_BURIED);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(40);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->suspect,
+                     5000); /* the next one as large is not even tried with others */
+    assert_int_equal(order->upto, 104);
+}
+
+static void a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 600, false);
+    TOO_LARGE();
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    to_flush(11, 1, 600, true);
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    uint64_t batch = MACHINE_BATCH_BYTES;
+    while (batch > 600) {
+        to_flush(75, 64, 600, false);
+        assert_int_equal(order->suspect, 0);
+        TOO_LARGE();
+        assert_int_equal(order->state, M_PAUSED);
+        STEP(.kind = EV_TIME);
+        assert_true(order->batch < batch && order->batch >= 600);
+        batch = order->batch;
+        SETTLED_AT(11);
+    }
+    to_flush(75, 64, 600, false);
+    TOO_LARGE(); /* no batch is left to blame: the topic takes less than it did */
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(11);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 11 + 32);
+}
+
 static void linger_waits_and_ends(void **state) {
     (void)state;
     settled_at(0);
@@ -381,7 +479,8 @@ static void undeclared_pairs_halt_with_a_report(void **state) {
  */
 
 #define LIFE_EVENTS 400
-#define LOG_MAX (4 * LIFE_EVENTS)
+#define LIFE_MAX 10000
+#define LOG_MAX (2 * LIFE_MAX)
 #define LATE_MAX 8
 
 typedef enum mutation {
@@ -414,17 +513,22 @@ typedef struct life {
     bool calm; /* no more faults */
     int64_t now_ms;
     /* the store, durable */
+    uint64_t events; /* of the whole life */
     uint64_t last_sequence;
     uint64_t hint;
     bool has_published;
-    bool moved[LIFE_EVENTS + 1];
-    bool poison[LIFE_EVENTS + 1];
+    bool moved[LIFE_MAX + 1];
+    bool poison[LIFE_MAX + 1];
+    uint32_t size[LIFE_MAX + 1]; /* of the record */
+    uint32_t topic_limit;        /* of a batch */
     /* the process */
     publisher_machine machine;
     uint32_t epoch; /* of the producer; 0: none */
-    uint64_t filled[LIFE_EVENTS + 1];
+    uint64_t batch; /* its batches stay below, when there is more than one record in them */
+    uint64_t filled[LIFE_MAX + 1];
     size_t filled_count;
     const char *wrong; /* the first broken promise */
+    int transactions;
 } life;
 
 static uint64_t draw(life *it, uint64_t bound) {
@@ -475,8 +579,9 @@ static fault random_fault(life *it) {
     return FAULTS[draw(it, sizeof FAULTS / sizeof *FAULTS)];
 }
 
-static machine_event do_settle(life *it) {
+static machine_event do_settle(life *it, const machine_order *what) {
     sim_kafka *kafka = &it->kafka;
+    it->batch = what->batch ? what->batch : MACHINE_BATCH_BYTES;
     if (chance(it, 10)) return failed(random_fault(it));
     if (it->broken != KEEP_PRODUCER || it->epoch == 0) {
         end_transaction(kafka, false);
@@ -500,9 +605,17 @@ static machine_event do_fill(life *it, const machine_order *what) {
     machine_event event = {.kind = EV_FILLED};
     if (what->from != it->machine.read + 1) wrong(it, "reads from a wrong place");
     for (uint64_t sequence = what->from; sequence <= what->upto; sequence++) {
-        if (sequence > it->last_sequence) break;
+        if (sequence > it->last_sequence || event.filled.closed) break;
+        bool suspicious = what->suspect && it->size[sequence] >= what->suspect;
+        if (it->moved[sequence]) {
+            event.filled.last_sequence = sequence;
+            continue;
+        }
+        event.filled.closed = suspicious;
+        if (suspicious && !(what->empty && event.filled.events == 0)) break;
         event.filled.last_sequence = sequence;
-        if (it->moved[sequence]) continue;
+        if (it->size[sequence] > event.filled.largest_bytes)
+            event.filled.largest_bytes = it->size[sequence];
         event.filled.event_sequence = sequence;
         event.filled.events++;
         event.filled.bytes += 100;
@@ -518,6 +631,17 @@ static machine_event do_fill(life *it, const machine_order *what) {
     return event;
 }
 
+/* Batches are filled in order, and refused as wholes. */
+static bool batch_refused(const life *it) {
+    uint64_t batch = 0;
+    for (size_t i = 0; i < it->filled_count; i++) {
+        uint64_t size = it->size[it->filled[i]];
+        batch = batch + size < it->batch ? batch + size : size;
+        if (batch > it->topic_limit) return true;
+    }
+    return false;
+}
+
 static machine_event do_flush(life *it, const machine_order *what) {
     sim_kafka *kafka = &it->kafka;
     if (it->epoch == kafka->epoch) {
@@ -525,7 +649,13 @@ static machine_event do_flush(life *it, const machine_order *what) {
         kafka->open_position_set = true;
     }
     for (size_t i = 0; i < it->filled_count; i++)
-        if (it->poison[it->filled[i]]) return failed(FAULT_RECORD);
+        if (it->poison[it->filled[i]] && it->size[it->filled[i]] <= it->topic_limit)
+            return failed(FAULT_RECORD);
+    if (batch_refused(it)) {
+        machine_event refused = failed(FAULT_RECORD);
+        refused.failed.by_size = true;
+        return refused;
+    }
     if (chance(it, 3)) return failed(random_fault(it));
     return (machine_event){.kind = EV_FLUSHED};
 }
@@ -575,7 +705,7 @@ static machine_event perform(life *it, const machine_order *what) {
     machine_event event = {.kind = EV_TIME};
     switch (what->state) {
     case M_SETTLING:
-        return do_settle(it);
+        return do_settle(it, what);
     case M_ANCHORING:
         if (chance(it, 10)) return failed(FAULT_AWAY);
         it->has_published = true;
@@ -583,6 +713,7 @@ static machine_event perform(life *it, const machine_order *what) {
         return event;
     case M_BEGINNING:
         it->filled_count = 0;
+        it->transactions++;
         if (it->epoch == 0) wrong(it, "no producer");
         event.kind = EV_BEGUN;
         return event;
@@ -605,7 +736,7 @@ static machine_event perform(life *it, const machine_order *what) {
 
 static void append_some(life *it) {
     uint64_t count = draw(it, 4) == 0 ? draw(it, 40) : 0;
-    while (count-- > 0 && it->last_sequence < LIFE_EVENTS)
+    while (count-- > 0 && it->last_sequence < it->events)
         it->last_sequence++;
 }
 
@@ -619,8 +750,9 @@ static const machine_order *blame_first(life *it, const machine_order *what) {
     return &it->machine.order;
 }
 
-static void run_process(life *it, int steps) {
+static void run_process(life *it, uint64_t max_events, int steps) {
     machine_options options = OPTIONS;
+    options.max_events = max_events;
     options.seed = draw(it, 1u << 30) + 1;
     options.linger_ms = (int64_t)draw(it, 10);
     if (it->broken == BELIEVE_EVERY_OK) options.doubt_ms = INT64_MAX;
@@ -641,21 +773,28 @@ static void run_process(life *it, int steps) {
         if (event.kind == EV_FAILED && before != M_BURYING && !what->discard)
             wrong(it, "the producer lives on after a failure");
         if (it->machine.position > it->hint && draw(it, 10) == 0) it->hint = it->machine.position;
-        if (it->calm && what->state == M_IDLE && it->machine.position == LIFE_EVENTS) return;
+        if (it->calm && what->state == M_IDLE && it->machine.position == it->events) return;
     }
 }
 
 /* NULL, or the promise that was broken. */
 static const char *live(uint64_t seed, mutation broken) {
     static life it;
-    it = (life){.broken = broken, .random = seed, .now_ms = 1};
+    it = (life){.broken = broken, .random = seed, .now_ms = 1, .events = LIFE_EVENTS};
     for (int i = 0; i < 3; i++)
         it.poison[1 + draw(&it, LIFE_EVENTS)] = true;
+    /* A topic that takes whole batches, few records at once, or not even every record. */
+    const uint32_t limits[] = {UINT32_MAX, 3000, 999};
+    it.topic_limit = limits[seed % 3];
+    for (int i = 1; i <= LIFE_EVENTS; i++) {
+        it.size[i] = draw(&it, 100) ? 100 + (uint32_t)draw(&it, 800) : 1000;
+        if (it.size[i] > it.topic_limit) it.poison[i] = true;
+    }
     for (int process = 0; process < 6 && !it.wrong; process++)
-        run_process(&it, 20 + (int)draw(&it, 400));
+        run_process(&it, OPTIONS.max_events, 20 + (int)draw(&it, 400));
     it.last_sequence = LIFE_EVENTS;
     it.calm = true;
-    if (!it.wrong) run_process(&it, 3000);
+    if (!it.wrong) run_process(&it, OPTIONS.max_events, 3000);
     if (it.wrong) return it.wrong;
     if (it.machine.position != LIFE_EVENTS) return "does not come to the end";
 
@@ -672,6 +811,49 @@ static const char *live(uint64_t seed, mutation broken) {
     for (uint64_t sequence = 1; sequence <= LIFE_EVENTS; sequence++)
         if (it.moved[sequence] != it.poison[sequence]) return "poison got through";
     return NULL;
+}
+
+/* Transactions until `poisons` events that came together with innocent ones are all set aside. */
+static int transactions_to_isolate(int poisons, bool by_size, uint64_t seed) {
+    static life it;
+    it = (life){.random = seed, .now_ms = 1, .events = LIFE_MAX, .last_sequence = LIFE_MAX};
+    it.calm = true;
+    it.topic_limit = by_size ? 20000 : UINT32_MAX;
+    for (int i = 1; i <= LIFE_MAX; i++)
+        it.size[i] = 200 + (uint32_t)draw(&it, 200);
+    for (int left = poisons; left > 0;) {
+        uint64_t at = 1 + draw(&it, LIFE_MAX);
+        if (it.poison[at]) continue;
+        it.poison[at] = true;
+        if (by_size) it.size[at] = 20001 + (uint32_t)draw(&it, 30000);
+        left--;
+    }
+    run_process(&it, LIFE_MAX, 100000);
+    assert_null(it.wrong);
+    assert_int_equal(it.machine.position, LIFE_MAX);
+    assert_int_equal(it.kafka.log_count, LIFE_MAX - poisons);
+    return it.transactions;
+}
+
+static void poisons_that_come_together_take_few_transactions(void **state) {
+    (void)state;
+    const struct {
+        int poisons;
+        int by_size; /* at most */
+        int halving;
+    } CASES[] = {{1, 40, 45}, {10, 80, 350}, {100, 300, 2000}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        int worst[2] = {0, 0};
+        for (uint64_t seed = 1; seed <= 50; seed++)
+            for (int by_size = 0; by_size < 2; by_size++) {
+                int took = transactions_to_isolate(CASES[i].poisons, by_size, seed);
+                if (took > worst[by_size]) worst[by_size] = took;
+            }
+        print_message("%d poisons in %d events: %d transactions when size tells, %d when not\n",
+                      CASES[i].poisons, LIFE_MAX, worst[1], worst[0]);
+        assert_in_range(worst[1], 1, CASES[i].by_size);
+        assert_in_range(worst[0], 1, CASES[i].halving);
+    }
 }
 
 #define LIVES 5000
@@ -710,6 +892,7 @@ int main(void) {
         cmocka_unit_test(every_failure_discards_and_settles),
         cmocka_unit_test(standing_follows_the_fault_until_a_success),
         cmocka_unit_test(flushes_that_run_out_of_time_block_the_route),
+        cmocka_unit_test(settling_that_is_stuck_blocks_the_route),
         cmocka_unit_test(pauses_grow_and_are_bounded),
         cmocka_unit_test(several_fences_raise_the_alarm),
         cmocka_unit_test(halts_when_only_an_operator_can_tell),
@@ -717,8 +900,11 @@ int main(void) {
         cmocka_unit_test(at_least_once_starts_at_the_hint),
         cmocka_unit_test(position_refused_blames_no_event),
         cmocka_unit_test(dead_letters_full_blocks_and_tries_again),
+        cmocka_unit_test(the_largest_record_is_suspected_and_goes_alone),
+        cmocka_unit_test(a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches),
         cmocka_unit_test(linger_waits_and_ends),
         cmocka_unit_test(undeclared_pairs_halt_with_a_report),
+        cmocka_unit_test(poisons_that_come_together_take_few_transactions),
         cmocka_unit_test(whole_lives),
         cmocka_unit_test(broken_rules_are_noticed),
     };

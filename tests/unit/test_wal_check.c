@@ -130,6 +130,8 @@ static int teardown_case(void **state) {
     return 0;
 }
 
+static const wal_bounds NOTHING_KNOWN;
+
 /* Cut at every offset of the last record: wal_check leaves what was before it. */
 static void repairs_every_truncation(void **state) {
     wal_case *c = *state;
@@ -145,7 +147,7 @@ static void repairs_every_truncation(void **state) {
         (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
         wal_repair repair;
         failure why;
-        assert_int_equal(wal_check(folder, tail, &repair, &why), ST_OK);
+        assert_int_equal(wal_check(folder, tail, &NOTHING_KNOWN, &repair, &why), ST_OK);
         newest_wal(copy.directory, wal, &now);
         bool torn = size > c->before_last && size < c->size;
         assert_int_equal(repair.repaired, torn);
@@ -266,9 +268,9 @@ static void refuses_a_flaw_in_an_older_log(void **state) {
     failure why;
     char folder[160];
     (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
-    assert_int_equal(wal_check(folder, "/dev/null", &repair, &why), ST_OK);
+    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_OK);
     assert_int_equal(truncate(wal, (off_t)c->size - 1), 0);
-    assert_int_equal(wal_check(folder, "/dev/null", &repair, &why), ST_CORRUPT);
+    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_CORRUPT);
     assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
 }
 

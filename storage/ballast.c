@@ -1,0 +1,49 @@
+/* The space is taken by fallocate alone, never written: it costs no I/O. */
+#include "storage/ballast.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define STEP_BYTES ((uint64_t)32 << 20) /* some file systems take their time to allocate */
+
+static void set_size(ballast *self, uint64_t size) {
+    self->size = size;
+    atomic_store_explicit(&self->missing, self->wanted - size, memory_order_relaxed);
+}
+
+static outcome cut(ballast *self, uint64_t size, failure *why) {
+    /* The sync makes journalling file systems give the blocks back now. */
+    if (ftruncate(self->file, (off_t)size) != 0 || fsync(self->file) != 0)
+        return fail(why, ST_IO, "", "cannot cut the ballast: %s", strerror(errno));
+    set_size(self, size);
+    return ST_OK;
+}
+
+outcome ballast_open(ballast *self, const char *path, uint64_t wanted, failure *why) {
+    self->file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct stat status;
+    if (self->file < 0 || fstat(self->file, &status) != 0)
+        return fail(why, ST_IO, "", "%s: %s", path, strerror(errno));
+    self->wanted = wanted;
+    if ((uint64_t)status.st_size > wanted) return cut(self, wanted, why);
+    set_size(self, (uint64_t)status.st_size);
+    return ST_OK;
+}
+
+outcome ballast_release(ballast *self, failure *why) { return cut(self, 0, why); }
+
+void ballast_grow(ballast *self, uint64_t spare) {
+    uint64_t step = self->wanted - self->size;
+    if (step > STEP_BYTES) step = STEP_BYTES;
+    if (step == 0 || spare < step) return;
+    if (fallocate(self->file, 0, (off_t)self->size, (off_t)step) == 0)
+        set_size(self, self->size + step);
+}
+
+void ballast_close(ballast *self) {
+    if (self->file >= 0) (void)close(self->file);
+    self->file = -1;
+}
