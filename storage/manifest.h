@@ -1,6 +1,7 @@
 /*
  * manifest: looks at RocksDB's MANIFEST before RocksDB does. RocksDB takes one that was cut at the
- * end of a record for a sound one, and then deletes the tables that it does not name.
+ * end of a record for a sound one, and then deletes the tables that it does not name; and it
+ * refuses one whose last record was torn by a power cut.
  */
 #ifndef INGEST_STORAGE_MANIFEST_H
 #define INGEST_STORAGE_MANIFEST_H
@@ -13,10 +14,19 @@ typedef struct manifest_facts {
     char file[32];      /* its name, as CURRENT says */
     bool flushed_known; /* false: written by a RocksDB that we do not understand */
     uint64_t flushed;   /* the tables have all writes up to here, by RocksDB's numbers */
+    uint64_t sound_end; /* behind it are `size - sound_end` bytes of edits that were never synced */
+    uint64_t size;
     uint64_t next_file; /* above every file number given so far; 0: not known */
 } manifest_facts;
 
-/* ST_CORRUPT: CURRENT or the MANIFEST is missing or damaged, and how. Blocks; changes nothing. */
+/* A torn tail is ST_OK. ST_CORRUPT: CURRENT or the MANIFEST is missing or damaged, and how. Blocks;
+ * changes nothing. */
 MUST_CHECK outcome manifest_check(const char *database, manifest_facts *facts, failure *why);
+/*
+ * Saves a torn tail as `saved_as`, and cuts it off. To be called when the logs were found to go on
+ * where the sound part ends: then what is cut had no effect yet. Blocks.
+ */
+MUST_CHECK outcome manifest_repair(const char *database, const manifest_facts *facts,
+                                   const char *saved_as, failure *why);
 
 #endif

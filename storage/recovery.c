@@ -4,7 +4,7 @@
  * only then the first write. Before all of it the ballast, when there is no room to write. Fails
  * with ST_CORRUPT rather than open with anything missing.
  *
- *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail (what the last WAL repair cut off)
+ *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail, torn-manifest (what was cut off last)
  */
 #include "storage/encoding.h"
 #include "storage/folder.h"
@@ -28,11 +28,14 @@ static outcome check_wal(event_store *store, const char *database, uint64_t sync
     char tail[PATH_SIZE];
     manifest_facts manifest;
     wal_repair repair;
-    path_join(tail, store->directory, "torn-tail");
     outcome result = manifest_check(database, &manifest, why);
     if (result != ST_OK) return result;
-    wal_bounds bounds = {
-        .flushed_known = manifest.flushed_known, .flushed = manifest.flushed, .synced = synced};
+    path_join(tail, store->directory, "torn-tail");
+    bool manifest_torn = manifest.sound_end != manifest.size;
+    wal_bounds bounds = {.flushed_known = manifest.flushed_known,
+                         .flushed = manifest.flushed,
+                         .synced = synced,
+                         .manifest_torn = manifest_torn};
     result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
         store_log(store, STORE_LOG_INFO,
@@ -40,7 +43,13 @@ static outcome check_wal(event_store *store, const char *database, uint64_t sync
                   "bytes, %llu kept in torn-tail",
                   repair.file, (unsigned long long)repair.kept,
                   (unsigned long long)repair.cut_bytes);
-    return result;
+    if (result != ST_OK || !manifest_torn) return result;
+    store_log(store, STORE_LOG_INFO,
+              "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
+              "torn-manifest",
+              manifest.file, (unsigned long long)manifest.sound_end);
+    path_join(tail, store->directory, "torn-manifest");
+    return manifest_repair(database, &manifest, tail, why);
 }
 
 /* The last record above the hint, if there is any, says where the route stands. */

@@ -8,17 +8,17 @@
 #include "storage/wal_check.h"
 
 #include "storage/folder.h"
+#include "storage/torn_tail.h"
 #include "storage/wal_log.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct chain {
     uint64_t next_write;
-    bool known;             /* next_write is */
+    bool judged; /* where to begin is known; else a gap may be between logs that are no longer
+                    needed, and came back when a power cut undid that they were removed */
     uint64_t missing_first; /* the first gap; 0: none */
     uint64_t missing_last;
 } chain;
@@ -29,42 +29,12 @@ static outcome follow(void *arg, bytes record, failure *why) {
     uint32_t count;
     if (!wal_batch_writes(record, &first, &count))
         return fail(why, ST_CORRUPT, "wal", "a record of a log is no batch");
-    if (batches->known && first > batches->next_write && !batches->missing_first) {
+    if (batches->judged && first > batches->next_write && !batches->missing_first) {
         batches->missing_first = batches->next_write;
         batches->missing_last = first - 1;
     }
-    if (!batches->known || first + count > batches->next_write) batches->next_write = first + count;
-    batches->known = true;
+    if (first + count > batches->next_write) batches->next_write = first + count;
     return ST_OK;
-}
-
-/* Keeps what will be cut: should it prove to be more than a torn tail, nothing is gone. */
-static outcome save_tail(int file, uint64_t from, uint64_t to, const char *saved_as, failure *why) {
-    uint8_t buffer[8192];
-    int copy = open(saved_as, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool done = copy >= 0;
-    while (done && from < to) {
-        size_t want = to - from < sizeof buffer ? (size_t)(to - from) : sizeof buffer;
-        done = pread(file, buffer, want, (off_t)from) == (ssize_t)want &&
-               write(copy, buffer, want) == (ssize_t)want;
-        from += want;
-    }
-    done = done && fsync(copy) == 0;
-    int error = errno;
-    if (copy >= 0) (void)close(copy);
-    if (done) return ST_OK;
-    return fail(why, ST_IO, "", "%s: cannot save the torn WAL tail: %s", saved_as, strerror(error));
-}
-
-static outcome cut_tail(const char *path, const wal_log_scan *scan, const char *saved_as,
-                        failure *why) {
-    int file = open(path, O_RDWR | O_CLOEXEC);
-    if (file < 0) return fail(why, ST_IO, "", "%s: %s", path, strerror(errno));
-    outcome result = save_tail(file, scan->sound_end, scan->size, saved_as, why);
-    if (result == ST_OK && (ftruncate(file, (off_t)scan->sound_end) != 0 || fsync(file) != 0))
-        result = fail(why, ST_IO, "", "%s: cannot cut the torn tail: %s", path, strerror(errno));
-    (void)close(file);
-    return result;
 }
 
 /* ST_OK: sound, or ending in a torn tail. */
@@ -96,7 +66,7 @@ outcome wal_check(const char *directory, const char *saved_as, const wal_bounds 
                   wal_repair *repair, failure *why) {
     *repair = (wal_repair){0};
     wal_list logs;
-    chain batches = {.known = bounds->flushed_known, .next_write = bounds->flushed + 1};
+    chain batches = {.judged = bounds->flushed_known, .next_write = bounds->flushed + 1};
     outcome result = wal_list_read(directory, &logs, why);
     for (size_t i = 0; result == ST_OK && i < logs.count; i++) {
         char path[PATH_SIZE];
@@ -106,13 +76,16 @@ outcome wal_check(const char *directory, const char *saved_as, const wal_bounds 
         if (result == ST_OK)
             result = judge(path, &scan, &batches, i + 1 == logs.count, bounds, why);
         if (result != ST_OK || scan.sound_end == scan.size || !saved_as) continue;
-        result = cut_tail(path, &scan, saved_as, why);
-        if (result == ST_OK) result = folder_sync(directory, why);
+        result = torn_tail_cut(path, scan.sound_end, scan.size, saved_as, why);
         *repair = (wal_repair){
             .repaired = true, .kept = scan.sound_end, .cut_bytes = scan.size - scan.sound_end};
         (void)snprintf(repair->file, sizeof repair->file, "%s", logs.names[i]);
     }
     wal_list_free(&logs);
+    if (result == ST_OK && bounds->manifest_torn && bounds->synced >= batches.next_write)
+        result = fail(why, ST_CORRUPT, "wal",
+                      "%s: writes %llu to %llu had been synced, and are not here", directory,
+                      (unsigned long long)batches.next_write, (unsigned long long)bounds->synced);
     return result;
 }
 

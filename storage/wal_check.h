@@ -13,8 +13,10 @@
 /* What is known from elsewhere, as RocksDB's sequence numbers: they count every write. */
 typedef struct wal_bounds {
     bool flushed_known;
-    uint64_t flushed; /* the tables have all up to here; the logs must go on from there */
-    uint64_t synced;  /* the evidence saw a sync up to here; 0: there is no evidence */
+    uint64_t flushed;   /* the tables have all up to here; the logs must go on from there */
+    uint64_t synced;    /* the evidence saw a sync up to here; 0: there is no evidence */
+    bool manifest_torn; /* then nothing up to `synced` may be missing; later, RocksDB would have
+                           deleted tables that the MANIFEST no longer names */
 } wal_bounds;
 
 typedef struct wal_repair {

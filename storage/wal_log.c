@@ -96,6 +96,7 @@ static void see_fragment(reader *self, uint8_t type, bytes payload, uint64_t sta
     if (begins && (self->bad || self->inside)) {
         see_damage(self, "a later batch begins after an unreadable one", start);
         self->bad = true;
+        self->scan->begun_behind++;
     }
     if (begins) {
         self->inside = true;

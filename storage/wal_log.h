@@ -10,11 +10,12 @@
 
 typedef struct wal_log_scan {
     uint64_t size;
-    uint64_t sound_end;   /* end of the last whole record before anything unreadable */
-    uint64_t damage_at;   /* with damage: the place that proves it */
-    const char *damage;   /* records that had been synced are unreadable; NULL: none, and what is
-                             behind sound_end is a torn tail */
-    uint64_t first_write; /* RocksDB's sequence number of the first batch; 0: no batch */
+    uint64_t sound_end;    /* end of the last whole record before anything unreadable */
+    uint64_t damage_at;    /* with damage: the place that proves it */
+    const char *damage;    /* records that had been synced are unreadable; NULL: none, and what is
+                              behind sound_end is a torn tail */
+    uint32_t begun_behind; /* records that begin behind something unreadable */
+    uint64_t first_write;  /* RocksDB's sequence number of the first batch; 0: no batch */
 } wal_log_scan;
 
 /* One whole record, with good checksums. Borrowed during the call. Not ST_OK ends the reading. */

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from .power_run import REFUSED, STOPPED, PowerRun, add
+from .power_run import ASSERTED, REFUSED, STOPPED, PowerRun, add
 from .stage import Summary, Torture
 
 LETTER = "D"
@@ -44,7 +44,7 @@ def draw_fault(run: PowerRun, seen: dict[str, Any]) -> str:
 
 def fail_store(it: Torture, name: str, seed: int, faults: int) -> Summary:
     run = PowerRun(it, name, seed)
-    notes = dict.fromkeys(("carried_on", "stopped", "refused", *ERRORS), 0)
+    notes = dict.fromkeys(("carried_on", "stopped", "refused", "asserted", *ERRORS), 0)
     from_mark = bool(run.random.getrandbits(1))
     seen = run.work(ACKS, from_mark=from_mark)
     done = 0
@@ -54,7 +54,7 @@ def fail_store(it: Torture, name: str, seed: int, faults: int) -> Summary:
         if report["faults"]:
             done += 1
             notes[fault.partition(":")[0]] += 1
-            notes[{STOPPED: "stopped", REFUSED: "refused"}.get(report["status"], "carried_on")] += 1
+            notes[{STOPPED: "stopped", REFUSED: "refused", ASSERTED: "asserted"}.get(report["status"], "carried_on")] += 1
         from_mark = bool(run.random.getrandbits(1))
         seen = run.work(ACKS, from_mark=from_mark)
     run.work(0)
