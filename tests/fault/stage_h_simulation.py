@@ -20,6 +20,7 @@ MUTANTS = [
     "position-outside-transaction",
     "position-read-to-stable-offset",
     "position-not-read",
+    "position-not-confirmed",
     "producer-kept-after-abort",
     "producer-kept-after-doubt",
     "doubt-believed",

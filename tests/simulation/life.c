@@ -184,6 +184,12 @@ static void take_away(int64_t *until, const char *what, int64_t longest) {
     *until = world_now() + duration;
 }
 
+static void move_leader(void) {
+    partition *of = chance(500) ? positions_of(main_host()->disk) : any_partition();
+    cluster_move_leader(of, between(100 * MS, 30 * SECOND));
+    if (chance(500)) take_away(&of->away_until, "its new leader", 10 * SECOND);
+}
+
 static void deny_partition(void) {
     partition *denied = any_partition();
     if (strcmp(denied->topic, "positions") == 0) return;
@@ -222,7 +228,7 @@ static void nap(void) {
 
 static void one_fault(void) {
     it.figures->faults++;
-    switch (draw(12)) {
+    switch (draw(13)) {
     case 0:
         take_away(&cluster_away_until, "Kafka", 90 * SECOND);
         break;
@@ -254,6 +260,9 @@ static void one_fault(void) {
             make_zombie();
         break;
     case 9:
+        move_leader();
+        break;
+    case 10:
         restart(true);
         break;
     default:
@@ -333,9 +342,16 @@ static life_kind draw_kind(void) {
     return draw(5) ? KIND_WHOLE : KINDS[draw(3)];
 }
 
+/* An old leader's answer looks like a loss; that alarm ends by itself, a minute later. */
+static bool was_stale(void) {
+    for (size_t i = 0; cluster_partition(i); i++)
+        if (cluster_partition(i)->stale_until + 65 * SECOND > world_now()) return true;
+    return false;
+}
+
 static void check_no_halt(void) {
     publisher_status status;
-    if (it.kind == KIND_WHOLE && host_is_halted(main_host(), &status))
+    if (it.kind == KIND_WHOLE && !was_stale() && host_is_halted(main_host(), &status))
         world_violate("halted without need: %s", status.last_error);
 }
 
@@ -358,8 +374,11 @@ static void become_calm(void) {
     end_zombie();
     it.calm = network_is_calm = true;
     cluster_away_until = coordinator_away_until = 0;
-    for (size_t i = 0; cluster_partition(i); i++)
-        cluster_partition(i)->away_until = cluster_partition(i)->denied_until = 0;
+    for (size_t i = 0; cluster_partition(i); i++) {
+        partition *each = cluster_partition(i);
+        each->away_until = each->denied_until = 0;
+        if (each->stale_until > world_now()) each->stale_until = world_now();
+    }
     for (size_t i = 0; i < it.host_count; i++)
         if (it.hosts[i].publisher) it.hosts[i].process->paused_until = 0;
     if (it.kind == KIND_LOST) restart(false); /* one that is idle does not look again */

@@ -69,6 +69,7 @@ struct rd_kafka_s {
     rd_kafka_type_t type;
     process *owner;
     bool destroyed;
+    bool stale; /* has its metadata from an old leader */
     /* callbacks that wait for a poll */
     report *reports; /* a ring */
     uint64_t report_head, report_tail;

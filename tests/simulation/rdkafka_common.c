@@ -64,6 +64,7 @@ rd_kafka_t *rd_kafka_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *text
     rk->conf = *conf;
     rk->type = type;
     rk->owner = process_current();
+    rk->stale = !network_is_calm && chance(300);
     if (type == RD_KAFKA_PRODUCER) rk->reports = world_hold(REPORTS_MAX * sizeof *rk->reports);
     free(conf);
     return rk;
