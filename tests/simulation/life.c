@@ -46,7 +46,7 @@ static void on_dead(void *argument, uint32_t route, uint64_t sequence, const cha
 }
 
 static void start(host *on, const char *name) {
-    char numbered[16];
+    char numbered[32];
     failure why;
     snprintf(numbered, sizeof numbered, "%s%u", name, ++it.processes);
     trace("%s starts", numbered);
@@ -356,7 +356,7 @@ static void check_no_halt(void) {
 }
 
 static void live(void) {
-    int turns = (int)between(5, 30);
+    int turns = (int)(chance(900) ? between(5, 30) : between(30, 150));
     start(main_host(), "main");
     workload(NULL);
     for (int turn = 0; turn < turns && !*world_violation(); turn++) {
@@ -404,6 +404,7 @@ const char *life_run(uint64_t seed, bool traced, life_figures *figures) {
     it.hosts[0].disk = &it.volumes[0];
     network_is_calm = chance(100);
     volume_make(&it.volumes[0]);
+    rdkafka_begin();
     cluster_begin((int)between(1, 3));
     setup();
     make_events();
@@ -413,6 +414,7 @@ const char *life_run(uint64_t seed, bool traced, life_figures *figures) {
     end_zombie();
     for (size_t i = 0; i < it.host_count; i++)
         kill_host(&it.hosts[i]);
+    if (rdkafka_alive()) world_violate("%d handles of librdkafka are left", rdkafka_alive());
     figures->lives++;
     return *world_violation() ? world_violation() : NULL;
 }

@@ -88,6 +88,10 @@ struct rd_kafka_s {
 
 /* ---- rdkafka_common.c ------------------------------------------------------------------------ */
 
+/* Handles that were made and not destroyed since rdkafka_begin. */
+void rdkafka_begin(void);
+int rdkafka_alive(void);
+
 rd_kafka_error_t *new_error(rd_kafka_resp_err_t code, bool retriable, bool fatal);
 void report_error(rd_kafka_t *rk, int code);
 void report_delivery(rd_kafka_t *rk, message *of, rd_kafka_resp_err_t code, int64_t offset);
@@ -100,10 +104,11 @@ typedef struct request request;
 struct request {
     rd_kafka_t *from;
     /* Both may be called more than once: a request that got no answer is repeated, and the first
-     * one may still arrive. `arrive` is the broker's: the client may be gone by then. */
+     * one may still arrive. `arrive` is the broker's: the client may be gone by then. `answer` is
+     * the client's: it repeats the request, or sets `done`. */
     void (*arrive)(request *it);
-    void (*answer)(request *it); /* true when that was the last word */
-    rd_kafka_resp_err_t code;    /* the broker's answer */
+    void (*answer)(request *it);
+    rd_kafka_resp_err_t code; /* the broker's answer */
     int producer, epoch;
     partition *to;
     bool commit;
