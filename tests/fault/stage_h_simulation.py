@@ -26,6 +26,7 @@ MUTANTS = [
     "doubt-believed",
     "first-event-blamed",
     "dead-letter-late",
+    "clone-out-of-sight",
 ]
 
 SLICE = 500  # lives of one process; a failing one prints its trace, so all of it is kept

@@ -308,9 +308,10 @@ static void clone(void) {
     start(other, "clone");
 }
 
-static void contradict(int turn, int turns) {
-    if (it.kind == KIND_ROLLED_BACK && turn == turns / 3) it.snapshot = *main_host()->disk;
-    if (turn != 2 * turns / 3) return;
+/* At the turns drawn: a snapshot is taken; then it comes. */
+static void contradict(int turn, int snapshot_turn, int fatal_turn) {
+    if (it.kind == KIND_ROLLED_BACK && turn == snapshot_turn) it.snapshot = *main_host()->disk;
+    if (turn != fatal_turn) return;
     if (it.kind == KIND_LOST) lose_commits();
     if (it.kind == KIND_ROLLED_BACK) roll_back();
     if (it.kind == KIND_CLONED) clone();
@@ -357,12 +358,14 @@ static void check_no_halt(void) {
 
 static void live(void) {
     int turns = (int)(chance(900) ? between(5, 30) : between(30, 150));
+    int fatal_turn = (int)draw((uint64_t)turns), snapshot_turn = fatal_turn / 2;
+    if (chance(200)) take_away(&cluster_away_until, "Kafka", 20 * SECOND);
     start(main_host(), "main");
     workload(NULL);
     for (int turn = 0; turn < turns && !*world_violation(); turn++) {
         int64_t gap = chance(700) ? between(0, 300 * MS) : between(0, 10 * SECOND);
         world_run_until(world_now() + gap);
-        contradict(turn, turns);
+        contradict(turn, snapshot_turn, fatal_turn);
         one_fault();
         check_no_halt();
     }
@@ -403,6 +406,7 @@ const char *life_run(uint64_t seed, bool traced, life_figures *figures) {
     it.host_count = 1;
     it.hosts[0].disk = &it.volumes[0];
     network_is_calm = chance(100);
+    network_losses = (unsigned)(chance(500) ? between(5, 30) : between(30, 150));
     volume_make(&it.volumes[0]);
     rdkafka_begin();
     cluster_begin((int)between(1, 3));

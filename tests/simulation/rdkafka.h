@@ -126,7 +126,9 @@ void retry_request(request *it);
 void retry_request_in(request *it, int64_t delay_us);
 bool is_retriable(rd_kafka_resp_err_t code);
 
-/* Trouble on the network while it is not calm. */
+/* Trouble on the network while it is not calm; of a thousand requests so many lose their
+ * connection. */
 extern bool network_is_calm;
+extern unsigned network_losses;
 
 #endif
