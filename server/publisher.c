@@ -283,6 +283,9 @@ static void flush(publisher *it, const machine_order *order, machine_event *even
         what = kafka_sink_produce_position(it->sink, it->anchor.positions_topic,
                                            it->anchor.positions_partition, &value, &it->why);
     if (!what) what = kafka_sink_flush(it->sink, &it->why);
+    if (!what && transactional(it))
+        what = kafka_sink_confirm_position(it->sink, it->anchor.positions_topic,
+                                           it->anchor.positions_partition, &it->why);
     set_outcome(it, event, what, EV_FLUSHED);
 }
 

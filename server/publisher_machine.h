@@ -13,7 +13,7 @@
  * differs (how long, what the operator is told, whether to look for a poisonous event) is in one
  * table of policies; which event may come in which state, and where it may lead, in another.
  *
- * Invariants, checked by tests/unit/test_publisher_machine.c against a simulated Kafka:
+ * Invariants, checked by tests/simulation against a simulated Kafka:
  *   I1 a producer never lives on after an abort, a failure or a doubt;
  *   I2 a transaction starts at the settled position + 1, and the position it carries is the last
  *      sequence that was read for it;

@@ -1,10 +1,6 @@
 /*
- * The publisher's decisions, without Kafka. First single rules; then whole lives: the machine is
- * driven against a simulated Kafka that delays, loses and repeats what ends a transaction, fences,
- * refuses records and goes away, all by seed, while the process crashes now and then. After each
- * life the log must hold every event once and in order, but for those that deserved to be buried.
- * Then the same with the rules broken one by one: that must be noticed, or the simulation proves
- * nothing.
+ * The publisher's decisions, rule by rule, without Kafka. Whole lives, in which the rules work
+ * together against a Kafka that delays, loses and repeats, are tests/simulation's.
  */
 /* Before cmocka, whose fail() is another one. */
 #include "server/publisher_machine.h"
