@@ -98,7 +98,9 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     it->order.discard = what;
     it->order.wait_ms = pause_ms(it, rule);
     it->failures++;
-    if (what == FAULT_ROUTE) it->limit = 1; /* a probe; grows again when it gets through */
+    /* A probe, which grows again when it gets through. Where dead letters are too many, it takes
+     * the position past the last of them: until then they cannot be purged. */
+    if (what == FAULT_ROUTE || what == FAULT_DEAD_FULL) it->limit = 1;
     return M_PAUSED;
 }
 
@@ -433,7 +435,7 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
         order->upto = it->position + it->limit;
         order->bytes = it->options.max_bytes - it->bytes;
         order->suspect = it->suspect_bytes;
-        order->empty = it->events == 0;
+        order->empty = it->read == it->position;
         break;
     case M_FLUSHING:
         order->sequence = it->read;

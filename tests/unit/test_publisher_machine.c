@@ -465,6 +465,7 @@ static void undeclared_pairs_halt_with_a_report(void **state) {
 #define LIFE_MAX 10000
 #define LOG_MAX (2 * LIFE_MAX)
 #define LATE_MAX 8
+#define DEAD_MAX 2
 
 typedef enum mutation {
     NO_MUTATION,
@@ -595,7 +596,7 @@ static machine_event do_fill(life *it, const machine_order *what) {
             continue;
         }
         event.filled.closed = suspicious;
-        if (suspicious && !(what->empty && event.filled.events == 0)) break;
+        if (suspicious && !(what->empty && event.filled.last_sequence == 0)) break;
         event.filled.last_sequence = sequence;
         if (it->size[sequence] > event.filled.largest_bytes)
             event.filled.largest_bytes = it->size[sequence];
@@ -676,8 +677,12 @@ static machine_event do_commit(life *it) {
     return ok;
 }
 
+/* An operator purges at once what may be purged: dead letters that the position has passed. */
 static machine_event do_bury(life *it, const machine_order *what) {
-    if (chance(it, 20)) return failed(FAULT_DEAD_FULL);
+    int unsettled = 0;
+    for (uint64_t i = it->machine.position + 1; i < what->sequence; i++)
+        unsettled += it->moved[i];
+    if (unsettled >= DEAD_MAX || chance(it, 20)) return failed(FAULT_DEAD_FULL);
     if (!it->poison[what->sequence]) wrong(it, "an innocent event is set aside");
     if (what->sequence <= it->machine.position) wrong(it, "set aside after its position");
     it->moved[what->sequence] = true;
@@ -764,13 +769,17 @@ static void run_process(life *it, uint64_t max_events, int steps) {
 static const char *live(uint64_t seed, mutation broken) {
     static life it;
     it = (life){.broken = broken, .random = seed, .now_ms = 1, .events = LIFE_EVENTS};
-    for (int i = 0; i < 3; i++)
-        it.poison[1 + draw(&it, LIFE_EVENTS)] = true;
+    for (int i = 0; i < 3; i++) {
+        uint64_t at = 1 + draw(&it, LIFE_EVENTS);
+        for (uint64_t run = 1 + draw(&it, 5); run > 0 && at <= LIFE_EVENTS; run--, at++)
+            it.poison[at] = true;
+    }
     /* A topic that takes whole batches, few records at once, or not even every record. */
     const uint32_t limits[] = {UINT32_MAX, 3000, 999};
     it.topic_limit = limits[seed % 3];
     for (int i = 1; i <= LIFE_EVENTS; i++) {
-        it.size[i] = draw(&it, 100) ? 100 + (uint32_t)draw(&it, 800) : 1000;
+        bool large = it.poison[i] ? draw(&it, 2) : draw(&it, 100) == 0;
+        it.size[i] = large ? 1000 : 100 + (uint32_t)draw(&it, 800);
         if (it.size[i] > it.topic_limit) it.poison[i] = true;
     }
     for (int process = 0; process < 6 && !it.wrong; process++)
