@@ -264,7 +264,7 @@ static machine_state on_committed(publisher_machine *it, const machine_event *ev
 /* Too large, and alone. Whatever the topic took before, it does so no more. */
 static void note_too_large(publisher_machine *it) {
     if (it->suspect_bytes == 0 || it->largest < it->suspect_bytes) it->suspect_bytes = it->largest;
-    if (it->proven_bytes >= it->largest) it->proven_bytes = it->largest - 1;
+    if (it->proven_bytes >= it->largest) it->proven_bytes = 0;
 }
 
 /* Something in it was too large: its largest record, unless one as large has got through; then a

@@ -423,6 +423,52 @@ static void a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches(void
     assert_int_equal(order->upto, 11 + 32);
 }
 
+/* What got through while the topic took more says nothing any more. */
+static void a_topic_that_takes_less_than_before_is_learned_anew(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 900, false);
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    to_flush(75, 1, 700, false);
+    TOO_LARGE();
+    assert_int_equal(order->state, M_BURYING);
+    STEP(.kind = EV_BURIED);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(74);
+    to_flush(138, 63, 650, false);
+    TOO_LARGE();
+    assert_int_equal(machine.suspect_bytes, 650);
+}
+
+/* A dead letter can be purged when the position has passed its tombstone. */
+static void a_full_budget_does_not_hold_up_the_tombstones(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(20, 1, 100, false); /* nine tombstones and an event */
+    FAIL(FAULT_RECORD);
+    assert_int_equal(order->state, M_BURYING);
+    FAIL(FAULT_DEAD_FULL);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 11);
+    assert_true(order->empty);
+    STEP(.kind = EV_FILLED, .now_ms = 1001, .filled = {.last_sequence = 11});
+    assert_int_equal(order->state, M_FLUSHING);
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    assert_int_equal(machine.position, 11);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 13);
+    STEP(.kind = EV_FILLED, .filled = {.last_sequence = 12});
+    assert_int_equal(order->state, M_LINGERING);
+    STEP(.kind = EV_AVAILABLE, .now_ms = 1002);
+    assert_false(order->empty); /* a suspect would have to wait for the next transaction */
+}
+
 static void linger_waits_and_ends(void **state) {
     (void)state;
     settled_at(0);
@@ -893,6 +939,8 @@ int main(void) {
         cmocka_unit_test(dead_letters_full_blocks_and_tries_again),
         cmocka_unit_test(the_largest_record_is_suspected_and_goes_alone),
         cmocka_unit_test(a_suspect_that_gets_through_shifts_the_suspicion_to_the_batches),
+        cmocka_unit_test(a_topic_that_takes_less_than_before_is_learned_anew),
+        cmocka_unit_test(a_full_budget_does_not_hold_up_the_tombstones),
         cmocka_unit_test(linger_waits_and_ends),
         cmocka_unit_test(undeclared_pairs_halt_with_a_report),
         cmocka_unit_test(poisons_that_come_together_take_few_transactions),
