@@ -54,6 +54,8 @@ static void write_ledger(metrics_writer *to, const picture *now) {
     EACH_ROUTE(to, METRICS_GAUGE, "ingest_events_pending", "Events that wait to be published.",
                route->store.pending);
     EACH_ROUTE(to, METRICS_GAUGE, "ingest_events_dead", "Dead letters.", route->store.dead);
+    EACH_ROUTE(to, METRICS_GAUGE, "ingest_dead_letter_bytes",
+               "What the dead letters take of their budget.", route->store.dead_bytes);
     EACH_ROUTE(to, METRICS_COUNTER, "ingest_events_purged_total",
                "Dead letters that an operator deleted.", route->store.purged);
     EACH_ROUTE(to, METRICS_COUNTER, "ingest_events_lost_total",

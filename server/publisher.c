@@ -223,14 +223,15 @@ static fault make_records(publisher *it, const event_record *record, event_recor
     return FAULT_NONE;
 }
 
-/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. */
+/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. Tombstones
+ * neither: were it to fail for good, the position would never pass them. */
 static fault produce_event(publisher *it, const machine_order *order, const event_record *record,
                            machine_event *event) {
     event_records made = {0};
     fault what = make_records(it, record, &made);
     bool suspicious = order->suspect && made.largest_bytes >= order->suspect;
     event->filled.closed = suspicious;
-    if (suspicious && !(order->empty && event->filled.events == 0)) {
+    if (suspicious && !(order->empty && event->filled.last_sequence == 0)) {
         it->reader_next = 0; /* it will be read again */
         return FAULT_NONE;
     }

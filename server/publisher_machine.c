@@ -99,7 +99,9 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     it->order.discard = what;
     it->order.wait_ms = pause_ms(it, rule);
     it->failures++;
-    if (what == FAULT_ROUTE) it->limit = 1; /* a probe; grows again when it gets through */
+    /* A probe, which grows again when it gets through. Where dead letters are too many, it takes
+     * the position past the last of them: until then they cannot be purged. */
+    if (what == FAULT_ROUTE || what == FAULT_DEAD_FULL) it->limit = 1;
     return M_PAUSED;
 }
 
@@ -263,7 +265,7 @@ static machine_state on_committed(publisher_machine *it, const machine_event *ev
 /* Too large, and alone. Whatever the topic took before, it does so no more. */
 static void note_too_large(publisher_machine *it) {
     if (it->suspect_bytes == 0 || it->largest < it->suspect_bytes) it->suspect_bytes = it->largest;
-    if (it->proven_bytes >= it->largest) it->proven_bytes = it->largest - 1;
+    if (it->proven_bytes >= it->largest) it->proven_bytes = 0;
 }
 
 /* Something in it was too large: its largest record, unless one as large has got through; then a
@@ -434,7 +436,7 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
         order->upto = it->position + it->limit;
         order->bytes = it->options.max_bytes - it->bytes;
         order->suspect = it->suspect_bytes;
-        order->empty = it->events == 0;
+        order->empty = it->read == it->position;
         break;
     case M_FLUSHING:
         order->sequence = it->read;

@@ -148,7 +148,7 @@ typedef struct machine_order {
     uint64_t upto;    /*   the last one, */
     uint64_t bytes;   /*   and stop when so many bytes were read, */
     uint64_t suspect; /*   and have a record of so many bytes or more alone in the transaction */
-    bool empty;       /*   (no event is in it yet) */
+    bool empty;       /*   (nothing was read for it yet) */
     uint64_t
         batch; /* M_SETTLING: the new producer's batches stay below, in bytes; 0: the default */
     uint64_t sequence;  /* M_FLUSHING: the position to produce; M_BURYING: the event */

@@ -1,8 +1,7 @@
 /*
  * The committer: one thread that turns all that waits into one synced write, over and over.
  *
- *   submit, move_letters, execute --queue--> take -> stage -> write and sync -> publish -> evidence
- * -> done()
+ *   submit --queue--> take -> stage -> write and sync -> publish -> evidence -> done()
  *
  * Invariants, each relied on by recovery or by the publisher:
  *   1. only this thread writes to RocksDB, always with sync: at most one WAL record is unsynced;
