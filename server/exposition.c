@@ -113,6 +113,8 @@ static void write_store(metrics_writer *to, const picture *now) {
     metrics_family(to, METRICS_GAUGE, "ingest_ids_window_seconds",
                    "How long the id of a published event is remembered, as in force.");
     metrics_real(to, METRICS_NO_LABELS, (double)now->store.ids_window_ms / 1000);
+    metrics_family(to, METRICS_GAUGE, "ingest_ids_bytes", "Tables of the ids on disk.");
+    metrics_integer(to, METRICS_NO_LABELS, now->store.ids_bytes);
     metrics_family(to, METRICS_GAUGE, "ingest_disk_free_bytes", "Free space of the volume.");
     metrics_integer(to, METRICS_NO_LABELS, now->store.disk_free_bytes);
 }

@@ -76,6 +76,7 @@ static outcome open_store(ingestd *it, failure *why) {
     store_options_init(&options);
     options.directory = all->data_dir;
     options.ids_window_ms = all->storage.ids_window_ms;
+    options.ids_budget_bytes = all->storage.ids_budget_bytes;
     options.backlog_budget_bytes = all->storage.backlog_budget_bytes;
     options.dead_budget_bytes = all->storage.dead_budget_bytes;
     options.reserve_free_bytes = all->storage.reserve_free_bytes;

@@ -227,13 +227,16 @@ static bool look_up(committer *self, append_request *request) {
  */
 static uint64_t spoken_for(const committer *self) {
     const event_store *store = self->store;
-    return store->options.reserve_free_bytes + ballast_missing(&store->ballast) +
-           store->working_bytes + 2 * self->unflushed_bytes + 3 * self->unmeasured_bytes;
+    return store->options.reserve_free_bytes + store->working_bytes + 2 * self->unflushed_bytes +
+           3 * self->unmeasured_bytes;
 }
 
+/* With the ballast spent a full volume could not be opened once more: nothing new until it is back.
+ */
 static bool has_room(const committer *self, const append_request *request) {
     const event_store *store = self->store;
-    return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
+    return ballast_missing(&store->ballast) == 0 &&
+           self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
            store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
 }
 
@@ -266,6 +269,7 @@ static void put_id(committer *self, const append_request *request, bool purged) 
     id_value_put(value, &entry);
     bytes key = id_key_put(self->scratch, request->record.source, request->record.id);
     batch_put(&self->store->db, self->batch, FAMILY_IDS, key, bytes_of(value, sizeof value));
+    ids_window_count(&self->store->ids, key.len, self->now_ms);
 }
 
 /* An earlier request of this batch with the same identity; only accepted ones are entered. */
@@ -478,10 +482,20 @@ static void finish_letters(committer *self) {
     }
 }
 
-static outcome commit_batch(committer *self, bool advance_all, failure *why) {
+static void stage_ids_window(committer *self) {
+    ids_window *ids = &self->store->ids;
+    ids_window_update(ids, self->now_ms);
+    if (ids->put_bytes == ids->saved_bytes) return;
+    meta_put_ids(&self->store->db, self->batch, ids);
+    ids->saved_bytes = ids->put_bytes;
+}
+
+/* `due`: once a second, what may lag behind is staged too. */
+static outcome commit_batch(committer *self, bool due, failure *why) {
     begin_batch(self);
+    if (due) stage_ids_window(self);
     stage_commands(self);
-    self->touched |= stage_advances(self->store, self->batch, advance_all);
+    self->touched |= stage_advances(self->store, self->batch, due);
     stage_letters(self);
     stage_appends(self);
     outcome result = write_batch(self, why);

@@ -6,6 +6,7 @@
  *
  *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail, torn-manifest (what was cut off last)
  */
+#include "storage/clock.h"
 #include "storage/encoding.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
@@ -265,28 +266,34 @@ static outcome check_repair(const event_store *store, failure *why) {
                 store->directory);
 }
 
-/* What the logs hold is flushed at the opening, and perhaps a torn tail is saved. */
-static uint64_t opening_needs(const char *database) {
-    enum { OTHER_BYTES = 16 << 20 }; /* manifest, options, a first log */
-    return wal_bytes(database) + OTHER_BYTES;
-}
+enum {
+    OPENING_BYTES = 16 << 20, /* manifest, options, a first log; besides what the logs hold */
+    OPENING_BYTES_MIN = 1 << 20,
+};
 
+/* A RocksDB built with its assertions may abort, rather than fail, where it finds no room. */
 static outcome make_room(event_store *store, const char *database, failure *why) {
     char path[PATH_SIZE];
     path_join(path, store->directory, "ballast");
     outcome result = ballast_open(&store->ballast, path, store->options.ballast_bytes, why);
     if (result != ST_OK) return result;
-    uint64_t needed = opening_needs(database);
+    uint64_t needed = wal_bytes(database) + OPENING_BYTES;
     store_measure_disk(store);
     if (store->disk_free_bytes >= needed) return ST_OK;
     store->compaction_held = true;
-    if (store->ballast.size == 0) return ST_OK;
-    store_log(store, STORE_LOG_WARNING,
-              "the volume has %llu bytes left and opening may need %llu: the ballast of %llu is "
-              "released",
-              (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
-              (unsigned long long)store->ballast.size);
-    return ballast_release(&store->ballast, why);
+    if (store->ballast.size > 0) {
+        store_log(store, STORE_LOG_WARNING,
+                  "the volume has %llu bytes left and opening may need %llu: the ballast of %llu "
+                  "is released",
+                  (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
+                  (unsigned long long)store->ballast.size);
+        result = ballast_release(&store->ballast, why);
+        store_measure_disk(store);
+    }
+    if (result == ST_OK && store->disk_free_bytes < OPENING_BYTES_MIN)
+        return fail(why, ST_IO, "data_dir", "the volume of %s is full: %llu bytes are left",
+                    store->directory, (unsigned long long)store->disk_free_bytes);
+    return result;
 }
 
 outcome store_recover(event_store *store, failure *why) {
@@ -312,6 +319,7 @@ outcome store_recover(event_store *store, failure *why) {
     if (result != ST_OK) return result;
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
+    if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);

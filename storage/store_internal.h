@@ -11,6 +11,7 @@
 #include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
+#include "storage/ids_window.h"
 #include "storage/store_db.h"
 
 #include <pthread.h>
@@ -106,7 +107,7 @@ struct event_store {
     _Atomic uint32_t route_count;
     route_state routes[STORE_ROUTES_MAX];
 
-    _Atomic uint64_t ids_window_ms;
+    ids_window ids;
     _Atomic uint64_t disk_free_bytes;
     _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
