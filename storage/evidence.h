@@ -11,6 +11,9 @@
 typedef struct evidence_state {
     uint64_t writes;                 /* RocksDB's sequence number: counts every write */
     uint64_t last[STORE_ROUTES_MAX]; /* last synced sequence per route */
+    /* RocksDB's MANIFEST: its number, and a size that it had had for some time. */
+    uint64_t manifest_number;
+    uint64_t manifest_size;
 } evidence_state;
 
 typedef struct evidence {

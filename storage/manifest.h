@@ -9,14 +9,24 @@
 
 #include <stdint.h>
 
+/* How far a MANIFEST has come. */
+typedef struct manifest_extent {
+    uint64_t number; /* in its name */
+    uint64_t size;
+} manifest_extent;
+
 typedef struct manifest_facts {
-    char file[32];      /* its name, as CURRENT says */
-    bool flushed_known; /* false: written by a RocksDB that we do not understand */
-    uint64_t flushed;   /* the tables have all writes up to here, by RocksDB's numbers */
-    uint64_t next_file; /* above every file number given so far; 0: not known */
+    char file[32];          /* its name, as CURRENT says */
+    manifest_extent extent; /* of what is sound in it */
+    bool flushed_known;     /* false: written by a RocksDB that we do not understand */
+    uint64_t flushed;       /* the tables have all writes up to here, by RocksDB's numbers */
 } manifest_facts;
 
-/* ST_CORRUPT: CURRENT or the MANIFEST is missing or damaged, and how. Blocks; changes nothing. */
-MUST_CHECK outcome manifest_check(const char *database, manifest_facts *facts, failure *why);
+/* ST_CORRUPT: CURRENT or the MANIFEST is missing or damaged, or less than `seen` (zeros: unknown),
+ * and how. Blocks; changes nothing. */
+MUST_CHECK outcome manifest_check(const char *database, const manifest_extent *seen,
+                                  manifest_facts *facts, failure *why);
+/* Of a database in use: what it is now, synced or not. Zeros when it cannot be told. */
+manifest_extent manifest_now(const char *database);
 
 #endif

@@ -23,15 +23,18 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
     return key;
 }
 
-static outcome check_wal(event_store *store, const char *database, uint64_t synced, failure *why) {
+static outcome check_files(event_store *store, const char *database, const evidence_state *seen,
+                           failure *why) {
     char tail[PATH_SIZE];
     manifest_facts manifest;
     wal_repair repair;
     path_join(tail, store->directory, "torn-tail");
-    outcome result = manifest_check(database, &manifest, why);
+    manifest_extent extent = {seen->manifest_number, seen->manifest_size};
+    outcome result = manifest_check(database, &extent, &manifest, why);
     if (result != ST_OK) return result;
-    wal_bounds bounds = {
-        .flushed_known = manifest.flushed_known, .flushed = manifest.flushed, .synced = synced};
+    wal_bounds bounds = {.flushed_known = manifest.flushed_known,
+                         .flushed = manifest.flushed,
+                         .synced = seen->writes};
     result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
         store_log(store, STORE_LOG_INFO,
@@ -209,11 +212,11 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     return ST_OK;
 }
 
-static outcome note_evidence(event_store *store, failure *why) {
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
-        now.last[i] = store->routes[i].synced.last;
-    outcome result = evidence_write(&store->witness, &now, why);
+static outcome note_opening(event_store *store, const char *database, failure *why) {
+    store->manifest_noted = manifest_now(database);
+    for (uint32_t i = 0; i < store->route_count; i++)
+        store->routes[i].staged = store->routes[i].synced;
+    outcome result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 
@@ -265,7 +268,7 @@ outcome store_recover(event_store *store, failure *why) {
     outcome result = check_repair(store, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
     if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
-    if (result == ST_OK && exists) result = check_wal(store, database, seen.writes, why);
+    if (result == ST_OK && exists) result = check_files(store, database, &seen, why);
     if (result != ST_OK) return result;
     if (exists && !witnessed)
         store_log(store, STORE_LOG_WARNING,
@@ -278,7 +281,7 @@ outcome store_recover(event_store *store, failure *why) {
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
-    if (result == ST_OK) result = note_evidence(store, why);
+    if (result == ST_OK) result = note_opening(store, database, why);
     if (result == ST_OK) result = folder_sync(store->directory, why);
     return result;
 }
