@@ -26,12 +26,14 @@ static outcome refuse(const store_survey *survey, const char *directory, const c
                       failure *why) {
     char first[160];
     (void)snprintf(first, sizeof first, "%.159s", why->reason);
-    log_line(LOG_ERROR, "the start is refused; to go on without what is lost",
-             "damage_id=%s events_lost=%llu command=\"ingestctl store repair %s --accept-loss=%s\" "
-             "or_setting=\"storage.accept_loss: %s\"%s%s",
-             survey->damage_id, (unsigned long long)survey->events_lost, directory,
-             survey->damage_id, survey->damage_id, accept_loss[0] ? " accepted_was=" : "",
-             accept_loss);
+    char command[1200];
+    (void)snprintf(command, sizeof command, "ingestctl store repair %s --accept-loss=%s", directory,
+                   survey->damage_id);
+    log_line(LOG_ERROR,
+             "the start is refused; to go on without what is lost, run the command or set "
+             "storage.accept_loss to the damage's id",
+             "damage_id=%s events_lost=%llu command=%s accept_loss=%s", survey->damage_id,
+             (unsigned long long)survey->events_lost, command, accept_loss);
     return fail(why, ST_CORRUPT, "data_dir",
                 "%s; %llu events are lost. To go on without them: ingestctl store repair %.80s "
                 "--accept-loss=%s",

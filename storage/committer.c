@@ -335,8 +335,10 @@ outcome store_note_evidence(event_store *store, failure *why) {
     evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle),
                           .manifest_number = store->manifest_noted.number,
                           .manifest_size = store->manifest_noted.size};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
         now.last[i] = store->routes[i].staged.last;
+        now.buried[i] = (uint32_t)store->routes[i].staged.ledger.buried;
+    }
     return evidence_write(&store->witness, &now, why);
 }
 

@@ -20,9 +20,10 @@
 
 enum {
     SLOT_STRIDE = 4096,
-    /* crc32c, format, generation, writes, the routes, the MANIFEST's number and size */
+    /* crc32c, format, generation, writes, the routes, what they buried, the MANIFEST */
     ROUTES_AT = 4 + 4 + 8 + 8,
-    MANIFEST_AT = ROUTES_AT + 8 * STORE_ROUTES_MAX,
+    BURIED_AT = ROUTES_AT + 8 * STORE_ROUTES_MAX,
+    MANIFEST_AT = BURIED_AT + 4 * STORE_ROUTES_MAX,
     SLOT_SIZE = MANIFEST_AT + 8 + 8,
     FORMAT = 1,
 };
@@ -37,6 +38,8 @@ static bool read_slot(int file, int index, uint64_t *generation, evidence_state 
     state->writes = get_le64(slot + 16);
     for (int i = 0; i < STORE_ROUTES_MAX; i++)
         state->last[i] = get_le64(slot + ROUTES_AT + 8 * i);
+    for (int i = 0; i < STORE_ROUTES_MAX; i++)
+        state->buried[i] = get_le32(slot + BURIED_AT + 4 * i);
     state->manifest_number = get_le64(slot + MANIFEST_AT);
     state->manifest_size = get_le64(slot + MANIFEST_AT + 8);
     return true;
@@ -84,6 +87,8 @@ outcome evidence_write(evidence *self, const evidence_state *state, failure *why
     put_le64(slot + 16, state->writes);
     for (int i = 0; i < STORE_ROUTES_MAX; i++)
         put_le64(slot + ROUTES_AT + 8 * i, state->last[i]);
+    for (int i = 0; i < STORE_ROUTES_MAX; i++)
+        put_le32(slot + BURIED_AT + 4 * i, state->buried[i]);
     put_le64(slot + MANIFEST_AT, state->manifest_number);
     put_le64(slot + MANIFEST_AT + 8, state->manifest_size);
     put_le32(slot, crc32c_extend(0, slot + 4, SLOT_SIZE - 4));

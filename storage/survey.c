@@ -496,6 +496,14 @@ static outcome walk_ids(walk *self, failure *why) {
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+/* Buries that the evidence saw and the ledger has not: at most so many dead letters are gone. An
+ * event whose bury is lost is pending again, when the hint has not passed it. */
+static uint64_t count_lost_buries(const walk *self, uint32_t route) {
+    uint32_t counted = (uint32_t)self->meta->routes[route].synced.ledger.buried;
+    uint32_t lost = self->from->seen.buried[route] - counted;
+    return self->from->witnessed && lost < UINT32_MAX / 2 ? lost : 0;
+}
+
 /* The ledger against what is there; and as it will be. */
 static outcome settle_ledger(walk *self, uint32_t number, failure *why) {
     route_survey *route = &self->out->routes[number];
@@ -507,8 +515,11 @@ static outcome settle_ledger(walk *self, uint32_t number, failure *why) {
         const store_loss *loss = &self->out->losses[i];
         if (loss->route == number && loss->dead) dead_lost += loss->last - loss->first + 1;
     }
-    if (ledger->dead > route->dead + dead_lost)
-        route->dead_missing = ledger->dead - route->dead - dead_lost;
+    uint64_t buried_lost = count_lost_buries(self, number);
+    uint64_t expected = ledger->dead + buried_lost;
+    if (expected > route->dead + dead_lost)
+        route->dead_missing = expected - route->dead - dead_lost;
+    ledger->buried += buried_lost;
     bool agrees = ledger->dead == route->dead && ledger->dead_bytes == self->dead_bytes[number];
     if (!agrees)
         result =
