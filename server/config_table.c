@@ -67,6 +67,8 @@ const config_key CONFIG_KEYS[] = {
     NUMBER(KEY_SIZE, "storage.queue_max_bytes", storage.queue_max_bytes, "256MiB", MIB, 16 * GIB, "bytes waiting for the disk"),
     NUMBER(KEY_SIZE, "storage.memtable", storage.memtable_bytes, "32MiB", MIB, 4 * GIB, "write buffer of the outbox"),
 
+    STRING("storage.accept_loss", storage.accept_loss, "", "repair the damage that a refused start named so, and accept what is lost"),
+
     STRING("kafka.brokers", kafka.brokers, "", "bootstrap servers, host:port,host:port; required"),
     STRING("kafka.positions_topic", kafka.positions_topic, "ingest.positions", "compacted topic that holds the positions"),
     BOOL("kafka.create_topics", kafka.create_topics, "true", "create the topics that are missing"),

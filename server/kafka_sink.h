@@ -32,7 +32,7 @@ typedef struct sink_options {
 typedef struct sink_failure {
     fault fault;
     int32_t code; /* librdkafka's, or 0 */
-    char text[320];
+    char text[480];
 } sink_failure;
 
 /* The functions below return FAULT_NONE, or fill `why` and return why->fault. */

@@ -119,11 +119,13 @@ static fault check_anchor(publisher *it) {
     if (!it->anchor.has_published) return draw_anchor(it, cluster);
     it->why = (sink_failure){.fault = FAULT_HALT};
     snprintf(it->why.text, sizeof it->why.text,
-             "this store publishes to %s %.100s, and was pointed at %.100s; correct %s",
+             "this store publishes to %s %.80s, and was pointed at %.80s; correct %s, or, to move "
+             "for good, stop the server and run: ingestctl store restore %.128s",
              same_cluster ? "positions topic" : "cluster",
              same_cluster ? it->anchor.positions_topic : it->anchor.cluster_id,
              same_cluster ? topic : cluster,
-             same_cluster ? "kafka.positions_topic" : "kafka.brokers");
+             same_cluster ? "kafka.positions_topic" : "kafka.brokers",
+             it->options.config->data_dir);
     return FAULT_HALT;
 }
 
@@ -254,6 +256,14 @@ static void seek(publisher *it, uint64_t from) {
     it->reader_next = from;
 }
 
+static fault outbox_unreadable(publisher *it, const failure *why) {
+    it->why = (sink_failure){.fault = FAULT_HALT};
+    snprintf(it->why.text, sizeof it->why.text,
+             "reading the outbox: %.240s; stop the server and run: ingestctl store verify %.128s",
+             why->reason, it->options.config->data_dir);
+    return FAULT_HALT;
+}
+
 static void fill(publisher *it, const machine_order *order, machine_event *event) {
     fault what = FAULT_NONE;
     seek(it, order->from);
@@ -264,7 +274,7 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
         outcome got = store_reader_next(it->reader, &record, &why);
         if (got == ST_NOT_FOUND) break;
         if (got) {
-            what = store_failed(it, FAULT_HALT, "reading the outbox", &why);
+            what = outbox_unreadable(it, &why);
             break;
         }
         it->reader_next = record.sequence + 1;
@@ -465,7 +475,8 @@ static void *run(void *argument) {
                                .max_events = it->options.settings->transaction_max_events,
                                .max_bytes = it->options.settings->transaction_max_bytes,
                                .linger_ms = (int64_t)it->options.settings->linger_ms,
-                               .doubt_ms = DOUBT_MS};
+                               .doubt_ms = DOUBT_MS,
+                               .store_directory = it->options.config->data_dir};
     memcpy(&options.seed, random.octets + 8, sizeof options.seed);
     const machine_order *order = machine_start(&it->machine, &options, clock_monotonic_ms());
     while (order->state != M_STOPPED) {

@@ -164,8 +164,9 @@ typedef struct machine_options {
     uint64_t max_events;
     uint64_t max_bytes;
     int64_t linger_ms;
-    int64_t doubt_ms; /* a commit that took this long is in doubt */
-    uint64_t seed;    /* of the jitter */
+    int64_t doubt_ms;            /* a commit that took this long is in doubt */
+    uint64_t seed;               /* of the jitter */
+    const char *store_directory; /* for the texts that name a command; borrowed; may be NULL */
 } machine_options;
 
 #define MACHINE_FENCES 3 /* so many within MACHINE_FENCES_MS raise the alarm */
@@ -180,7 +181,7 @@ typedef struct publisher_machine {
     machine_state state;
     machine_standing standing;
     uint64_t position; /* settled */
-    char text[384];    /* of the last failure; "" when there was none */
+    char text[512];    /* of the last failure; "" when there was none */
     /* private */
     machine_options options;
     machine_order order;

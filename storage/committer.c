@@ -13,6 +13,7 @@
  *      called once. What waits is never answered: only recovery knows what the disk has.
  */
 #include "storage/clock.h"
+#include "storage/folder.h"
 #include "storage/idempotency.h"
 #include "storage/store_meta.h"
 
@@ -427,12 +428,29 @@ static void publish_route(committer *self, uint32_t number) {
     (void)pthread_mutex_unlock(&route->lock);
 }
 
-static outcome note_evidence(committer *self, failure *why) {
-    event_store *store = self->store;
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
+outcome store_note_evidence(event_store *store, failure *why) {
+    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle),
+                          .manifest_number = store->manifest_noted.number,
+                          .manifest_size = store->manifest_noted.size};
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
         now.last[i] = store->routes[i].staged.last;
+        now.buried[i] = (uint32_t)store->routes[i].staged.ledger.buried;
+    }
     return evidence_write(&store->witness, &now, why);
+}
+
+/* What the MANIFEST was a second ago has been synced by now; at its end that is not sure. */
+static outcome note_manifest(event_store *store, failure *why) {
+    char database[PATH_SIZE];
+    path_join(database, store->directory, "db");
+    manifest_extent now = manifest_now(database);
+    bool rests = now.number == store->manifest_seen.number && now.size == store->manifest_seen.size;
+    bool noted =
+        now.number == store->manifest_noted.number && now.size == store->manifest_noted.size;
+    store->manifest_seen = now;
+    if (!rests || noted || !now.number) return ST_OK;
+    store->manifest_noted = now;
+    return store_note_evidence(store, why);
 }
 
 static outcome write_batch(committer *self, failure *why) {
@@ -447,7 +465,7 @@ static outcome write_batch(committer *self, failure *why) {
                               memory_order_relaxed);
     for (uint32_t left = self->touched; left; left &= left - 1)
         publish_route(self, (uint32_t)__builtin_ctz(left));
-    return note_evidence(self, why);
+    return store_note_evidence(store, why);
 }
 
 static void finish_commands(committer *self) {
@@ -567,8 +585,8 @@ static outcome upkeep(committer *self, failure *why) {
     check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
     outcome result = check_background(self, why);
-    if (result != ST_OK) return result;
-    return evidence_sync(&self->store->witness, why);
+    if (result == ST_OK) result = note_manifest(self->store, why);
+    return result == ST_OK ? evidence_sync(&self->store->witness, why) : result;
 }
 
 /* Invariant 5. Commands are told, because their callers block and may be needed for the exit. */

@@ -25,17 +25,19 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
     return key;
 }
 
-static outcome check_wal(event_store *store, const char *database, uint64_t synced, failure *why) {
+static outcome check_files(event_store *store, const char *database, const evidence_state *seen,
+                           failure *why) {
     char tail[PATH_SIZE];
     manifest_facts manifest;
     wal_repair repair;
-    outcome result = manifest_check(database, &manifest, why);
+    manifest_extent extent = {seen->manifest_number, seen->manifest_size};
+    outcome result = manifest_check(database, &extent, &manifest, why);
     if (result != ST_OK) return result;
     path_join(tail, store->directory, "torn-tail");
-    bool manifest_torn = manifest.sound_end != manifest.size;
+    bool manifest_torn = manifest.extent.size != manifest.size;
     wal_bounds bounds = {.flushed_known = manifest.flushed_known,
                          .flushed = manifest.flushed,
-                         .synced = synced,
+                         .synced = seen->writes,
                          .manifest_torn = manifest_torn};
     result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
@@ -48,7 +50,7 @@ static outcome check_wal(event_store *store, const char *database, uint64_t sync
     store_log(store, STORE_LOG_INFO,
               "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
               "torn-manifest",
-              manifest.file, (unsigned long long)manifest.sound_end);
+              manifest.file, (unsigned long long)manifest.extent.size);
     path_join(tail, store->directory, "torn-manifest");
     return manifest_repair(database, &manifest, tail, why);
 }
@@ -220,11 +222,11 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     return ST_OK;
 }
 
-static outcome note_evidence(event_store *store, failure *why) {
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
-        now.last[i] = store->routes[i].synced.last;
-    outcome result = evidence_write(&store->witness, &now, why);
+static outcome note_opening(event_store *store, const char *database, failure *why) {
+    store->manifest_noted = manifest_now(database);
+    for (uint32_t i = 0; i < store->route_count; i++)
+        store->routes[i].staged = store->routes[i].synced;
+    outcome result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 
@@ -307,7 +309,7 @@ outcome store_recover(event_store *store, failure *why) {
     if (result == ST_OK) result = make_room(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
     if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
-    if (result == ST_OK && exists) result = check_wal(store, database, seen.writes, why);
+    if (result == ST_OK && exists) result = check_files(store, database, &seen, why);
     if (result != ST_OK) return result;
     if (exists && !witnessed)
         store_log(store, STORE_LOG_WARNING,
@@ -326,6 +328,6 @@ outcome store_recover(event_store *store, failure *why) {
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
     /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(store->directory, why);
-    if (result == ST_OK) result = note_evidence(store, why);
+    if (result == ST_OK) result = note_opening(store, database, why);
     return result;
 }

@@ -12,6 +12,7 @@
 #include "storage/committer.h"
 #include "storage/evidence.h"
 #include "storage/ids_window.h"
+#include "storage/manifest.h"
 #include "storage/store_db.h"
 
 #include <pthread.h>
@@ -96,9 +97,11 @@ struct event_store {
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness;     /* the committer's, once it runs */
-    ballast ballast;      /* the cleaner's, once it runs */
-    bool compaction_held; /* likewise: since the opening, for want of room */
+    evidence witness;               /* the committer's, once it runs; so are */
+    manifest_extent manifest_seen;  /* at the last look, and */
+    manifest_extent manifest_noted; /* what the witness knows */
+    ballast ballast;                /* the cleaner's, once it runs */
+    bool compaction_held;           /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -129,6 +132,8 @@ MUST_CHECK outcome store_recover(event_store *store, failure *why);
 
 /* ---- committer.c ------------------------------------------------------------------------- */
 
+/* After a sync: what `staged` has is noted in the evidence. */
+MUST_CHECK outcome store_note_evidence(event_store *store, failure *why);
 MUST_CHECK outcome committer_start(event_store *store, failure *why);
 /* Finishes what is queued, joins the thread, frees. */
 void committer_stop(event_store *store);

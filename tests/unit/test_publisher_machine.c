@@ -20,7 +20,8 @@ static const machine_options OPTIONS = {.transactional = true,
                                         .max_bytes = 1 << 20,
                                         .linger_ms = 5,
                                         .doubt_ms = 500,
-                                        .seed = 7};
+                                        .seed = 7,
+                                        .store_directory = "/data"};
 
 /* ---- single rules ---------------------------------------------------------------------------- */
 
@@ -296,6 +297,7 @@ static void halts_when_only_an_operator_can_tell(void **state) {
         assert_int_equal(machine.standing, STANDING_HALTED);
         assert_int_equal(machine.position, 0);
         if (!strstr(machine.text, CASES[i].says)) fail_msg("case %zu: %s", i, machine.text);
+        assert_non_null(strstr(machine.text, "ingestctl store restore /data"));
         STEP(.kind = EV_TIME); /* it looks again, for the way out may be outside */
         assert_int_equal(order->state, M_SETTLING);
         SETTLED_AT(8);
