@@ -14,12 +14,12 @@ import asyncio
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-T = TypeVar("T")
+from .gate import LoopThread
 
 
 class Api(IntEnum):
@@ -104,45 +104,27 @@ class Rule:
         )
 
 
-class KafkaProxy:
+class KafkaProxy(LoopThread):
     """`brokers`: number -> (port to listen on, port of the broker). Usable as a context."""
 
     def __init__(self, brokers: Mapping[int, tuple[int, int]]):
+        super().__init__()
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in brokers.values())
         self.seen: Counter[int] = Counter()  # requests, by API
         self._brokers = dict(brokers)
         self._rules: list[Rule] = []
         self._ambushes: list[_Ambush] = []
         self._links: set[_Link] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kafka-proxy", daemon=True)
-
-    def start(self) -> KafkaProxy:
-        self._thread.start()
-        self._run(self._listen())
-        return self
-
-    def stop(self) -> None:
-        self._run(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def __enter__(self) -> KafkaProxy:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # -- connections
 
     def partition(self, brokers: Iterable[int] = ()) -> None:
         """Nothing passes, either way, to and from these brokers (default: all), until heal(). Nothing is lost either:
         what was sent meanwhile arrives then, even from a client that has given up, as from a network's buffers."""
-        self._run(self._set_open(brokers, False))
+        self._run(self._connect(brokers, False))
 
     def heal(self) -> None:
-        self._run(self._set_open((), True))
+        self._run(self._connect((), True))
 
     def half_open(self, brokers: Iterable[int] = ()) -> int:
         """The brokers' ends of all connections are closed, and the clients are not told. How many there were."""
@@ -187,31 +169,24 @@ class KafkaProxy:
 
     # -- in the loop
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    async def _listen(self) -> None:
-        self._open = {broker: asyncio.Event() for broker in self._brokers}
-        await self._set_open((), True)
+    async def _open(self) -> None:
+        self._connected = {broker: asyncio.Event() for broker in self._brokers}
+        await self._connect((), True)
         self._quiet = asyncio.Event()  # no ambush is being sprung
         self._quiet.set()
         self._servers = []
         for broker, (port, _) in self._brokers.items():
             accept = lambda *client, broker=broker: self._accept(broker, *client)  # noqa: E731
-            self._servers.append(await asyncio.start_server(accept, "127.0.0.1", port, limit=1 << 20))
+            self._servers.append(await asyncio.start_server(accept, "127.0.0.1", port))
 
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
         await self._each_link((), _Link.abort)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
 
-    async def _set_open(self, brokers: Iterable[int], is_open: bool) -> None:
+    async def _connect(self, brokers: Iterable[int], connected: bool) -> None:
         for broker in set(brokers) or self._brokers:
-            (self._open[broker].set if is_open else self._open[broker].clear)()
+            (self._connected[broker].set if connected else self._connected[broker].clear)()
 
     async def _each_link(self, brokers: Iterable[int], what: Callable[[_Link], None]) -> int:
         chosen = [link for link in self._links if link.broker in (set(brokers) or self._brokers)]
@@ -223,7 +198,7 @@ class KafkaProxy:
         what()
 
     async def _accept(self, broker: int, *client: Any) -> None:
-        await self._open[broker].wait()
+        await self._connected[broker].wait()
         try:
             link = _Link(self, broker, client, await asyncio.open_connection("127.0.0.1", self._brokers[broker][1]))
         except OSError:
@@ -250,7 +225,7 @@ class KafkaProxy:
                 link.steal(message, rule)
             if rule.do in ("hold", "steal"):
                 await rule.released.wait()
-        await self._open[message.broker].wait()
+        await self._connected[message.broker].wait()
         if not (rule and rule.do == "steal"):
             await self._quiet.wait()
         return not rule or rule.do not in ("drop", "cut")
