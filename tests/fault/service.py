@@ -7,13 +7,13 @@ groups of three have a record on each of three topics. The load sends each event
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.client import Event, IngestClient
+from harness.client import Event, IngestClient, RouteStatus
 from harness.consumer import Record, each_record
 from harness.kafka import KafkaCluster
 from harness.load import Ack, Load
@@ -21,7 +21,7 @@ from harness.load_worker import SPLIT
 from harness.paths import ROOT
 from harness.process import wait_for
 from harness.server import Ingestd
-from harness.verify import check_exactly_once, check_ledger, check_sequences
+from harness.verify import Counters, check_counters, check_ledger, check_sequences, count_record
 
 from .stage import Summary, Torture, Violation
 
@@ -31,14 +31,13 @@ class Way(NamedTuple):
 
     topic: str
     route: str
-    part: int = 0
+    part: int | None = None
 
 
-WAYS = [
-    Way("ingest.transactions", "transactions"),
-    Way("ingest.informative", "informative"),
-    *(Way(f"ingest.{name}", "split", part) for part, name in enumerate(SPLIT)),
-]
+TRANSACTIONS = Way("ingest.transactions", "transactions")
+INFORMATIVE = Way("ingest.informative", "informative")
+PARTS = [Way(f"ingest.{name}", "split", part) for part, name in enumerate(SPLIT)]
+WAYS = [TRANSACTIONS, INFORMATIVE, *PARTS]
 SHAPES = ("transaction", "group", "split", "informative")
 
 
@@ -99,10 +98,10 @@ class Callers(AbstractContextManager["Callers"]):
         return (ack for load in self.loads for ack in load.each_ack() if route in (None, ack.route))
 
 
-def drain(it: Ingestd, timeout: float = 180) -> list[Any]:
+def drain(it: Ingestd, timeout: float = 180) -> list[RouteStatus]:
     """Waits until nothing is pending; the routes' status."""
 
-    def done() -> list[Any] | None:
+    def done() -> list[RouteStatus] | None:
         with IngestClient(it.target) as client:
             routes = list(client.status().routes)
         return None if any(route.pending for route in routes) else routes
@@ -114,47 +113,52 @@ def drain(it: Ingestd, timeout: float = 180) -> list[Any]:
 
 
 def verify(
-    callers: Callers,
-    routes: Iterable[Any],
-    read: Callable[[str], Iterable[Record]],
-    others: Mapping[str, int] | None = None,
+    callers: Callers, routes: Iterable[RouteStatus], records: Iterable[Record], others: Mapping[str, int] | None = None
 ) -> Summary:
     """After drain(): each event is on its topics exactly once, in order, whole and as it was sent; the ledger adds up.
-    `read` gives a topic's records; `others`: events by route that the callers have not sent."""
+    `records` are all that WAYS hold; `others`: events by route that the callers have not sent, and Kafka does not hold."""
     accepted: Counter[str] = Counter(others or {})
     accepted.update(ack.route for ack in callers.acks())
+    found: dict[Way, Counters] = {way: defaultdict(list) for way in WAYS}
     summary = Summary(acks=sum(accepted.values()))
+    for record in records:
+        way = _way(record)
+        summary.groups += _check_content(record, way)
+        count_record(record, found[way])
     for way in WAYS:
-        groups = Counter()
-        records = (_counted(record, way, groups) for record in read(way.topic))
-        summary.events += check_exactly_once(callers.acks(way.route), records, way.part)
-        summary.groups += groups["groups"]
+        there = check_counters(callers.acks(way.route), found[way])
+        summary.events += there if not way.part else 0
     check_sequences(callers.acks())
     check_ledger(routes, accepted)
     return summary
 
 
-def reader(kafka: KafkaCluster) -> Callable[[str], Iterable[Record]]:
-    return lambda topic: each_record(kafka.bootstrap, topic, timeout=120)
+def records(kafka: KafkaCluster) -> Iterator[Record]:
+    return each_record(kafka.bootstrap, [way.topic for way in WAYS], timeout=120)
 
 
-def _counted(record: Record, way: Way, groups: Counter[str]) -> Record:
-    """Holds that the record says what was sent, and counts a group at its first part."""
+def _way(record: Record) -> Way:
+    """By the headers, as some readers do not tell the topic."""
+    index = record.headers.get("ce_groupindex")
+    json = record.headers["content-type"] == b"application/json"
+    way = PARTS[int(index)] if index else TRANSACTIONS if json else INFORMATIVE
+    if record.topic not in ("", way.topic):
+        raise Violation(f"on {record.topic}, {record.offset}: {record.headers}")
+    return way
+
+
+def _check_content(record: Record, way: Way) -> bool:
+    """Holds that the record says what was sent; whether a group is met here, for the first time."""
     headers = {name: value.decode() for name, value in record.headers.items()}
-    is_split = way.route == "split"
-    if record.value is not None:  # one that was read with its headers alone has none
+    if record.value is not None:  # else read without
         id, names = _content(record.value, headers["content-type"])
-        if id != headers["ce_groupid" if is_split else "ce_id"]:
-            raise Violation(f"{way.topic} {record.offset}: {id} under the headers {headers}")
-        wanted = [SPLIT[way.part]] if is_split else names if len(names) in (1, 3) else None
-        if names != wanted:
-            raise Violation(f"{way.topic} {record.offset}: {id} has the operations {names}")
-        groups["groups"] += len(names) == 3
-    if is_split:
-        if (headers["ce_groupindex"], headers["ce_groupsize"]) != (str(way.part), "3"):
-            raise Violation(f"{way.topic} {record.offset}: part {way.part} of 3 has the headers {headers}")
-        groups["groups"] += way.part == 0
-    return record
+        if way.part is None:
+            sound = id == headers["ce_id"] and names[0] == headers["ce_type"] and len(names) in (1, 3)
+        else:
+            sound = id == headers["ce_groupid"] and names == [SPLIT[way.part]] and headers["ce_groupsize"] == "3"
+        if not sound:
+            raise Violation(f"{way.topic} {record.offset}: {id} with the operations {names} has the headers {headers}")
+    return way.part == 0 or (way.part is None and record.value is not None and len(names) == 3)
 
 
 def _content(value: bytes, content_type: str) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ import time
 from harness.kafka import KafkaCluster
 from harness.server import Ingestd
 
-from .service import Callers, drain, reader, server, verify
+from .service import Callers, drain, records, server, verify
 from .stage import Summary, Torture
 
 LETTER = "B"
@@ -56,7 +56,7 @@ def run(it: Torture) -> Summary:
                 callers.reach(acks, timeout=600 * it.scale + 60)
                 callers.finish()
                 routes = drain(victim)
-                summary = verify(callers, routes, reader(kafka))
+                summary = verify(callers, routes, records(kafka))
         finally:
             victim.stop()
     summary.cycles = summary.faults = done

@@ -133,6 +133,10 @@ class KafkaCluster:
     def resume(self, node: int = 1) -> None:
         self._processes[node].resume()
 
+    def revive(self, node: int = 1) -> None:
+        """Brings it back, whether it was paused or killed."""
+        self.resume(node) if self._processes[node].running else self.start_node(node)
+
     def pause_all(self) -> None:
         for node in self.nodes:
             self.pause(node)

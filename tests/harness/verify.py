@@ -10,23 +10,35 @@ from .consumer import Record
 from .load import Ack
 
 
-def counters_by_key(records: Iterable[Record], part: int = 0) -> dict[str, list[int]]:
-    """Of a load's records: key -> counters in the order of the partition. Of a split group this part counts."""
-    found: dict[str, list[int]] = defaultdict(list)
+Counters = dict[str, list[int]]  # of each key, in the order of its partition
+
+
+def counters_by_key(records: Iterable[Record]) -> Counters:
+    """What a load's records tell. A split group counts once, with its first part."""
+    found: Counters = defaultdict(list)
     for record in records:
-        if int(record.headers.get("ce_groupindex", part)) == part:
-            id = record.headers.get("ce_groupid", record.headers["ce_id"]).decode()
-            key, _, counter = id.rpartition("-")
-            assert record.key == key.encode(), f"{id} has the key {record.key!r}"
-            found[key].append(int(counter))
+        if record.headers.get("ce_groupindex", b"0") == b"0":
+            count_record(record, found)
     return found
 
 
-def check_exactly_once(acks: Iterable[Ack], records: Iterable[Record], part: int = 0) -> int:
+def count_record(record: Record, found: Counters) -> None:
+    id = record.headers.get("ce_groupid", record.headers["ce_id"]).decode()
+    key, _, counter = id.rpartition("-")
+    assert record.key == key.encode(), f"{id} has the key {record.key!r}"
+    found[key].append(int(counter))
+
+
+def check_exactly_once(acks: Iterable[Ack], records: Iterable[Record]) -> int:
     """Each acknowledged event is there once and in order; one that was under way, at most once. How many are there.
 
-    `records` are all that the load's topics hold, read with read_committed; of a split group this part is looked at.
+    `records` are all that the load's topics hold, read with read_committed.
     """
+    return check_counters(acks, counters_by_key(records))
+
+
+def check_counters(acks: Iterable[Ack], found: Counters) -> int:
+    """The same, of what was found already."""
     told: dict[str, int] = defaultdict(int)
     in_doubt: set[str] = set()
     for ack in acks:
@@ -35,7 +47,6 @@ def check_exactly_once(acks: Iterable[Ack], records: Iterable[Record], part: int
             told[ack.key] = ack.counter
         else:
             in_doubt.add(ack.key)
-    found = counters_by_key(records, part)
     problems = []
     for key in sorted(told.keys() | found.keys()):
         have, last = found.get(key, []), told.get(key, 0)
@@ -70,7 +81,7 @@ def check_ledger(routes: Iterable[RouteStatus], acks: Counter[str]) -> None:
 def _difference(last: int, have: list[int]) -> str:
     missing = sorted(set(range(1, last + 1)) - set(have))
     extra = sorted({each for each in have if each > last})
-    twice = sorted({each for each in have if have.count(each) > 1})
+    twice = sorted(each for each, times in Counter(have).items() if times > 1)
     return f"acknowledged to {last}, {len(have)} found; lost {missing[:10]}, twice {twice[:10]}, unknown {extra[:10]}" + (
         "" if have == sorted(have) else ", out of order"
     )
