@@ -56,6 +56,7 @@ Event = events_pb2.Event
 PublishRequest = ingest_service_pb2.PublishRequest
 PublishResponse = ingest_service_pb2.PublishResponse
 PublishResult = ingest_service_pb2.PublishResult
+RouteStatus = admin_service_pb2.RouteStatus
 PERSISTED = ingest_service_pb2.ACK_PERSISTED
 PUBLISHED = ingest_service_pb2.ACK_PUBLISHED
 SOURCE = "tests"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from confluent_kafka.admin import TopicMetadata
@@ -63,18 +63,24 @@ class Reader:
         """Reads to the (stable) end of every partition, and on until `until` holds: a number of records or a
         question about them. Returns all records so far."""
         end = time.monotonic() + timeout
-        self._at_end = dict.fromkeys(self._next, False)
-        # Assigned anew, each partition tells of its end anew.
-        self._consumer.assign([TopicPartition(*part, offset) for part, offset in self._next.items()])
+        self._assign()
         while True:
-            self._take(self._consumer.consume(10000, 0.05))
-            if all(self._at_end.values()) and self._enough(until):
+            self.records.extend(self._fetch())
+            if self._ended() and self._enough(until):
                 return self.records
             if time.monotonic() > end:
-                where = [f"{t}/{p}" for (t, p), ended in self._at_end.items() if not ended]
-                raise AssertionError(
-                    f"{len(self.records)} records in {timeout:g} s, wanted {until or 'all'}; before the end: {where}"
-                )
+                raise AssertionError(f"{len(self.records)} records in {timeout:g} s, wanted {until or 'all'}; {self._left()}")
+
+    def each(self, timeout: float = 60) -> Iterator[Record]:
+        """Reads to the (stable) end of every partition; the records are not kept."""
+        end = time.monotonic() + timeout
+        self._assign()
+        while not self._ended():
+            for record in self._fetch():
+                yield record
+                end = time.monotonic() + timeout
+            if time.monotonic() > end:
+                raise AssertionError(f"no record for {timeout:g} s; {self._left()}")
 
     def close(self) -> None:
         self._consumer.close()
@@ -88,23 +94,47 @@ class Reader:
         found = wait_for(exists, f"topic {topic}", timeout)
         return [(topic, number) for number in found.partitions]
 
-    def _take(self, messages: list[Message]) -> None:
-        for message in messages:
+    def _assign(self) -> None:
+        """Assigned anew, each partition tells of its end anew."""
+        self._at_end = dict.fromkeys(self._next, False)
+        self._consumer.assign([TopicPartition(*part, offset) for part, offset in self._next.items()])
+
+    def _fetch(self) -> list[Record]:
+        found = []
+        for message in self._consumer.consume(10000, 0.05):
             error = message.error()
             part = (message.topic(), message.partition())
             if error is None:
                 self._at_end[part] = False
                 self._next[part] = message.offset() + 1
-                self.records.append(_record(message))
+                found.append(_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._at_end[part] = True
             elif error.fatal() or not _passing(error):
                 raise KafkaException(error)
+        return found
+
+    def _ended(self) -> bool:
+        return all(self._at_end.values())
+
+    def _left(self) -> str:
+        return f"before the end: {[f'{topic}/{number}' for (topic, number), ended in self._at_end.items() if not ended]}"
 
     def _enough(self, until: Until | None) -> bool:
         if until is None:
             return True
         return len(self.records) >= until if isinstance(until, int) else until(self.records)
+
+
+def each_record(
+    bootstrap: str, topics: str | Iterable[str], isolation: str = "read_committed", timeout: float = 60
+) -> Iterator[Record]:
+    """All records of the topics, none of which is kept: for more than fit into memory. `timeout` is for each silence."""
+    reader = Reader(bootstrap, topics, isolation, timeout)
+    try:
+        yield from reader.each(timeout)
+    finally:
+        reader.close()
 
 
 def read_all(

@@ -46,7 +46,8 @@ def java(*arguments: str) -> list[str]:
 class KafkaCluster:
     """A cluster of `nodes` nodes, numbered from 1.
 
-    With acl=True deny() and allow() work; all that they do not name is open to everybody.
+    With acl=True deny() and allow() work; all that they do not name is open to everybody. With proxied=True a client
+    may also come by a KafkaProxy(cluster.proxied), and is then never told of another way.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class KafkaCluster:
         data_dir: Path | None = None,
         properties: Mapping[str, object] | None = None,
         acl: bool = False,
+        proxied: bool = False,
     ):
         self._own_dir = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="kafka-"))
@@ -65,6 +67,8 @@ class KafkaCluster:
         self._acl = acl
         self._client_ports = {node: free_port() for node in self.nodes}
         self._controller_ports = {node: free_port() for node in self.nodes}
+        # node -> (the proxy's port, that of the listener behind it)
+        self.proxied = {node: (free_port(), free_port()) for node in self.nodes} if proxied else {}
         self._processes = {
             node: Process(
                 java("kafka.Kafka", str(self._config(node))), self.data_dir / f"node-{node}.log"
@@ -128,6 +132,10 @@ class KafkaCluster:
 
     def resume(self, node: int = 1) -> None:
         self._processes[node].resume()
+
+    def revive(self, node: int = 1) -> None:
+        """Brings it back, whether it was paused or killed."""
+        self.resume(node) if self._processes[node].running else self.start_node(node)
 
     def pause_all(self) -> None:
         for node in self.nodes:
@@ -269,6 +277,11 @@ class KafkaCluster:
         }
         if self._acl:
             settings |= self._acl_settings()
+        if self.proxied:
+            front, behind = self.proxied[node]
+            settings["listeners"] = f"{settings['listeners']},PROXIED://127.0.0.1:{behind}"
+            settings["advertised.listeners"] = f"{client},PROXIED://127.0.0.1:{front}"
+            settings["listener.security.protocol.map"] = f"{settings['listener.security.protocol.map']},PROXIED:PLAINTEXT"
         return settings | self._properties
 
     def _acl_settings(self) -> dict[str, object]:

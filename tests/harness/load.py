@@ -5,7 +5,8 @@ n was acknowledged, and whatever passes (the server killed, no answer, no room) 
 until it is. So for each key Kafka must hold the counters 1, 2, 3... exactly once and in order; see verify.py.
 An event's id is "<key>-<counter>".
 
-The ledger has a line for each acknowledgement, in the order in which the worker saw them.
+The ledger has a line for each acknowledgement, in the order in which the worker saw them; it is synced several times a
+second, and at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from .paths import ROOT
 from .process import Process
+
 
 class Ack(NamedTuple):
     """One line of a ledger. An event that was under way when the load ended has the route ""."""
@@ -48,16 +50,18 @@ class Load:
         size: int = 200,
         shapes: tuple[str, ...] = ("transaction",),
         ack: str = "persisted",
+        timeout: float = 10,
     ):
         """`events` and `rate` (events a second) count for each process; 0 means: without end, without limit.
-        `lanes` are those of one process; lane i sends shapes[i % len(shapes)]."""
+        `lanes` are those of one process; lane i sends shapes[i % len(shapes)]. A call is
+        given up after `timeout` seconds, one of many events after three times that, and sent again."""
         folder.mkdir(parents=True, exist_ok=True)
         self._ledgers = [folder / f"{name}-{number}.ledger" for number in range(processes)]
         self._workers = [
             Process(
                 [sys.executable, "-m", "harness.load_worker", target, str(ledger), f"{name}{number}"]
                 + [f"--mode={mode}", f"--lanes={lanes}", f"--events={events}", f"--rate={rate}"]
-                + [f"--size={size}", f"--shapes={','.join(shapes)}", f"--ack={ack}"],
+                + [f"--size={size}", f"--shapes={','.join(shapes)}", f"--ack={ack}", f"--timeout={timeout}"],
                 ledger.with_suffix(".log"),
                 {"PYTHONPATH": str(ROOT / "tests"), "GRPC_VERBOSITY": "NONE"},
             )
@@ -65,6 +69,7 @@ class Load:
         ]
 
     def start(self) -> Load:
+        self._counted = {ledger: (0, 0) for ledger in self._ledgers}  # bytes and lines seen by count()
         for ledger, worker in zip(self._ledgers, self._workers):
             ledger.unlink(missing_ok=True)
             worker.start()
@@ -72,18 +77,26 @@ class Load:
 
     def wait(self, timeout: float = 120) -> list[Ack]:
         """Waits until all `events` are acknowledged; the ledger."""
+        self._join(timeout)
+        return self.acks()
+
+    def _join(self, timeout: float) -> None:
         end = time.monotonic() + timeout
         for worker in self._workers:
             code = worker.wait(max(0.1, end - time.monotonic()))
             assert code == 0, f"a load worker ended with {code}:\n{worker.tail()}"
-        return self.acks()
 
     def stop(self, timeout: float = 60) -> list[Ack]:
         """Sends nothing new, waits until what is under way is acknowledged; the ledger."""
+        self.finish(timeout)
+        return self.acks()
+
+    def finish(self, timeout: float = 60) -> None:
+        """The same, and the ledger stays where it is."""
         for worker in self._workers:
             if worker.running:
                 worker.signal(signal.SIGTERM)
-        return self.wait(timeout)
+        self._join(timeout)
 
     def abandon(self) -> list[Ack]:
         """Ends at once, with events under way; the ledger, these among it."""
@@ -98,10 +111,20 @@ class Load:
 
     def count(self) -> int:
         """How many acknowledgements there are so far."""
-        return sum(ledger.read_bytes().count(b"\n") for ledger in self._ledgers if ledger.exists())
+        for ledger, (size, lines) in self._counted.items():
+            if ledger.exists():
+                with open(ledger, "rb") as file:
+                    file.seek(size)
+                    fresh = file.read()
+                self._counted[ledger] = (size + len(fresh), lines + fresh.count(b"\n"))
+        return sum(lines for _, lines in self._counted.values())
 
     def acks(self) -> list[Ack]:
-        return [ack for ledger in self._ledgers for ack in _read(ledger)]
+        return list(self.each_ack())
+
+    def each_ack(self) -> Iterator[Ack]:
+        """The same one after the other: for more than fit into memory."""
+        return (ack for ledger in self._ledgers for ack in _read(ledger))
 
     def __enter__(self) -> Load:
         return self.start()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
 import time
@@ -17,8 +18,10 @@ import grpc
 
 from . import client
 
-SHAPES = ("transaction", "group", "informative")
-
+SHAPES = ("transaction", "group", "split", "informative")
+# A group whose operations have topics of their own, in a catalogue that has them; see fault/service.py.
+SPLIT = ("split_user", "split_org", "split_member")
+SYNC_S = 0.2
 
 
 class Lane:
@@ -42,6 +45,8 @@ class Lane:
         common["attributes"] = {"counter": str(self.counter)}
         if self.shape == "group":
             return client.transaction("create_user", "create_org", "add_user_to_org", **common)
+        if self.shape == "split":
+            return client.transaction(*SPLIT, **common)
         if self.shape == "informative":
             return client.informative("generate_otp", **common)
         return client.transaction("create_user", **common)
@@ -66,6 +71,7 @@ class Worker:
         self.ack = {"persisted": client.PERSISTED, "published": client.PUBLISHED}[options.ack]
         self.left = options.events or float("inf")
         self.rate, self.slot = options.rate, time.monotonic()
+        self.timeout = options.timeout
         self.filler = random.Random(self.name).randbytes(options.size)  # which nothing can compress
         self.ledger = open(options.ledger, "w", buffering=1)
         self.lanes = [Lane(self, number) for number in range(options.lanes)]
@@ -88,13 +94,23 @@ class Worker:
             else:
                 work = asyncio.ensure_future({"batch": self._batches, "stream": self._streams}[mode]())
             loop.add_signal_handler(signal.SIGINT, work.cancel)
+            syncing = asyncio.ensure_future(self._sync())
             try:
                 await work
             except asyncio.CancelledError:
                 for lane in self.lanes:
                     if lane.request is not None:
                         lane.acknowledged(None)
+            finally:
+                syncing.cancel()
+        self.ledger.flush()
+        os.fsync(self.ledger.fileno())
         self.ledger.close()
+
+    async def _sync(self) -> None:
+        while True:
+            await asyncio.sleep(SYNC_S)
+            await asyncio.get_running_loop().run_in_executor(None, os.fsync, self.ledger.fileno())
 
     def _finish(self) -> None:
         self.left = 0
@@ -114,7 +130,7 @@ class Worker:
         while lane.more():
             await self._pace()
             try:
-                lane.acknowledged(await self.stub.Publish(lane.request, timeout=10))
+                lane.acknowledged(await self.stub.Publish(lane.request, timeout=self.timeout))
             except grpc.aio.AioRpcError as error:
                 await self._refused(error.code().name, error.details())
 
@@ -124,7 +140,7 @@ class Worker:
             events = [lane.request.event for lane in lanes]
             request = client.ingest_service_pb2.PublishBatchRequest(events=events, ack=self.ack)
             try:
-                answer = await self.stub.PublishBatch(request, timeout=30)
+                answer = await self.stub.PublishBatch(request, timeout=3 * self.timeout)
             except grpc.aio.AioRpcError as error:
                 await self._refused(error.code().name, error.details())
                 continue
@@ -181,6 +197,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lanes", type=int, default=64)
     parser.add_argument("--events", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--timeout", type=float, default=10)
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--shapes", default="transaction")
     parser.add_argument("--ack", choices=("persisted", "published"), default="persisted")
