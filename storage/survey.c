@@ -64,9 +64,8 @@ typedef struct meta_reading {
 
 static outcome take_meta(void *arg, bytes key, bytes value, failure *why) {
     meta_reading *reading = arg;
-    (void)why;
-    if (!meta_load_entry(reading->meta, key, value, &reading->format)) return ST_OK;
-    return ST_OK;
+    outcome result = meta_load_entry(reading->meta, key, value, &reading->format);
+    return result == ST_NO_MEMORY ? fail(why, result, "", "no memory for meta") : ST_OK;
 }
 
 static event_store *new_meta(const salvage *from) {
