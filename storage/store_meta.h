@@ -43,9 +43,9 @@ MUST_CHECK outcome meta_put_lost(const store_db *db, rocksdb_writebatch_t *batch
  * is nothing at all. ST_PRECONDITION: a newer format; ST_CORRUPT: what and where.
  */
 MUST_CHECK outcome meta_load(event_store *store, bool *fresh, failure *why);
-/* Reads one entry into the store; false: cannot be understood. For whoever has to make do with
- * what is readable; the entries have to come in the order of their keys. */
-MUST_CHECK bool meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *format);
+/* Reads one entry into the store; ST_CORRUPT: cannot be understood; ST_NO_MEMORY. For whoever has
+ * to make do with what is readable; the entries have to come in the order of their keys. */
+MUST_CHECK outcome meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *format);
 /* Adds to the route's tombstones above the position; at the end they have to be in order. */
 MUST_CHECK bool meta_add_moved(route_state *route, uint64_t sequence);
 

@@ -141,7 +141,9 @@ static outcome load_entries(salvage *from, const meta_entries *entries, event_st
     for (size_t i = 0; i < entries->count; i++) {
         const meta_entry *entry = &entries->list[i];
         bytes value = bytes_of(entry->data + entry->key_len, entry->len - entry->key_len);
-        if (!meta_load_entry(meta, meta_key_of(entry), value, &format)) *whole = false;
+        outcome read = meta_load_entry(meta, meta_key_of(entry), value, &format);
+        if (read == ST_NO_MEMORY) return fail(why, read, "", "no memory for meta");
+        *whole = *whole && read == ST_OK;
     }
     *whole = is_whole(from, entries, meta) && *whole;
     if (format <= STORE_FORMAT) return ST_OK;
