@@ -263,6 +263,10 @@ static int newest_first(const void *a, const void *b) {
     return (first < second) - (first > second);
 }
 
+bool salvage_may_have_more(const salvage *self, store_family family) {
+    return self->tables_doubted || !self->views[0].handle || !self->complete[family];
+}
+
 outcome salvage_rebuild(salvage *self, failure *why) {
     if (self->rebuilt) return ST_OK;
     self->rebuilt = true;
@@ -311,6 +315,7 @@ outcome salvage_open(salvage *self, const char *directory, store_survey *survey,
     outcome result = manifest_check(path, &seen, &self->manifest, &found);
     if (result == ST_OK) result = check_logs(self, &found);
     self->files_sound = result == ST_OK;
+    self->tables_doubted = result != ST_OK && strcmp(found.field, "wal") != 0;
     if (result == ST_CORRUPT) result = salvage_note(survey, &found, "%s", found.reason);
     if (result == ST_OK) result = open_first(self, &found);
     if (result == ST_OK && !self->views[0].handle) result = salvage_rebuild(self, &found);

@@ -24,6 +24,7 @@ typedef struct salvage {
     bool witnessed;
     evidence_state seen; /* zeros without a witness */
     bool files_sound;    /* MANIFEST and logs */
+    bool tables_doubted; /* the MANIFEST may not name all tables that it should */
     store_db *views;     /* owned; the first may be without a handle: not there */
     int view_count;
     bool rebuilt;                    /* the others were made */
@@ -39,6 +40,8 @@ MUST_CHECK outcome salvage_open(salvage *self, const char *directory, store_surv
 /* Removes what it made on disk, unless a repair's result is there. */
 void salvage_close(salvage *self);
 
+/* Whether the other views may have what is not in the first one. */
+bool salvage_may_have_more(const salvage *self, store_family family);
 /* Makes the other views, once; later calls do nothing. */
 MUST_CHECK outcome salvage_rebuild(salvage *self, failure *why);
 

@@ -307,7 +307,8 @@ static outcome keep(walk *self, const event_record *record, bytes value, failure
 /* Looks for a record where the reading in order did not find it, sound, and keeps or loses it. */
 static outcome find(walk *self, uint64_t sequence, failure *why) {
     uint8_t key[EVENT_KEY_SIZE];
-    outcome result = salvage_rebuild(self->from, why);
+    bool more = salvage_may_have_more(self->from, FAMILY_OUTBOX);
+    outcome result = more ? salvage_rebuild(self->from, why) : ST_OK;
     if (result != ST_OK) return result;
     for (int view = 0; view < self->from->view_count; view++) {
         char *value;
@@ -429,7 +430,7 @@ static outcome see_lasts(walk *self, failure *why) {
                 self->last[i] = meta->incarnations[j].last_at_open[i];
     }
     /* Tables that the MANIFEST should name and does not. */
-    if (self->from->files_sound && self->from->views[0].handle) return ST_OK;
+    if (!salvage_may_have_more(self->from, FAMILY_OUTBOX)) return ST_OK;
     outcome result = salvage_rebuild(self->from, why);
     for (int view = 1; result == ST_OK && view < self->from->view_count; view++)
         result = salvage_read_view(self->from, view, FAMILY_OUTBOX, see_last, self, why);
