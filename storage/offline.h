@@ -45,7 +45,7 @@ typedef struct store_survey {
     size_t loss_count;
     route_survey routes[STORE_ROUTES_MAX];
     uint32_t route_count;
-    uint64_t ids;         /* readable */
+    uint64_t ids;         /* readable; of a damaged store some are counted more than once */
     bool ids_incomplete;  /* some are gone: a retried request of theirs is taken for a new one */
     uint64_t events_lost; /* sum over the routes */
     char kept_in[128];    /* store_repair: folder below the store's with the damaged files */

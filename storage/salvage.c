@@ -3,8 +3,12 @@
  * goes on. Fails only where nothing can be read at all for another reason than damage.
  *
  *   DIRECTORY/salvage/copy/     tables linked, logs rewritten with the whole batches they have
- *   DIRECTORY/salvage/rebuilt/  the same without a MANIFEST, given to RocksDB's repair
+ *   DIRECTORY/salvage/N.sst/    a table alone, made a database by RocksDB's repair
+ *   DIRECTORY/salvage/logs/     the logs alone, rewritten and made a database in the same way
  *   DIRECTORY/salvage/empty/    a database with our families, to tell that repair of them
+ *
+ * RocksDB's repair is not given everything at once: it takes all tables for flushed ones, and
+ * refuses a set of which one covers the writes of another, as the result of a compaction does.
  */
 #include "storage/salvage.h"
 
@@ -46,12 +50,6 @@ static outcome note_if_corrupt(salvage *self, outcome result, failure *why) {
 
 /* ---- copies -------------------------------------------------------------------------------- */
 
-typedef struct copying {
-    const salvage *from;
-    const char *to;
-    bool manifest; /* copy it too */
-} copying;
-
 static bool has_suffix(const char *name, const char *suffix) {
     size_t len = strlen(name);
     size_t end = strlen(suffix);
@@ -73,56 +71,72 @@ static outcome rewrite_log(const char *from, const char *to, failure *why) {
     return result == ST_OK ? closed : result;
 }
 
-static outcome copy_file(const copying *self, const char *name, failure *why) {
-    char database[PATH_SIZE];
-    char from[PATH_SIZE];
-    char to[PATH_SIZE];
-    path_join(database, self->from->directory, DATABASE);
-    path_join(from, database, name);
-    path_join(to, self->to, name);
-    if (has_suffix(name, ".sst")) return file_link(from, to, why);
-    if (has_suffix(name, ".log")) return rewrite_log(from, to, why);
-    bool wanted = strcmp(name, "CURRENT") == 0 || strcmp(name, self->from->manifest.file) == 0;
-    return wanted && self->manifest ? file_copy(from, to, why) : ST_OK;
+/* Whether a file belongs into a copy. */
+typedef bool (*copy_choice)(const salvage *self, const char *name);
+
+static bool is_table(const char *name) { return has_suffix(name, ".sst"); }
+
+static bool is_log(const salvage *self, const char *name) {
+    (void)self;
+    return has_suffix(name, ".log");
 }
 
-static outcome copy_database(const copying *self, failure *why) {
-    char path[PATH_SIZE];
+static bool is_needed(const salvage *self, const char *name) {
+    return is_table(name) || is_log(self, name) || strcmp(name, "CURRENT") == 0 ||
+           strcmp(name, self->manifest.file) == 0;
+}
+
+static outcome copy_file(const char *from, const char *to, const char *name, failure *why) {
+    char source[PATH_SIZE];
+    char target[PATH_SIZE];
+    path_join(source, from, name);
+    path_join(target, to, name);
+    if (is_table(name)) return file_link(source, target, why);
+    if (has_suffix(name, ".log")) return rewrite_log(source, target, why);
+    return file_copy(source, target, why);
+}
+
+/* Of the database, into a folder that is there. */
+static outcome copy_files(const salvage *self, const char *to, copy_choice wanted, failure *why) {
+    char database[PATH_SIZE];
     struct dirent **files = NULL;
-    path_join(path, self->from->directory, DATABASE);
-    outcome result = folder_make(self->to, why);
-    int count = scandir(path, &files, NULL, NULL);
+    outcome result = ST_OK;
+    path_join(database, self->directory, DATABASE);
+    int count = scandir(database, &files, NULL, NULL);
     for (int i = 0; i < count; i++) {
-        if (result == ST_OK) result = copy_file(self, files[i]->d_name, why);
+        const char *name = files[i]->d_name;
+        if (result == ST_OK && wanted(self, name)) result = copy_file(database, to, name, why);
         free(files[i]);
     }
     free(files);
     return result;
 }
 
+/* An empty folder below SALVAGE_FOLDER. */
 static outcome make_scratch(const salvage *self, const char *name, char path[PATH_SIZE],
                             failure *why) {
-    path_join(path, self->directory, SALVAGE_FOLDER);
-    outcome result = folder_make(path, why);
-    path_join(path, self->directory, name);
-    return result == ST_OK ? folder_remove(path, why) : result;
+    char folder[PATH_SIZE];
+    path_join(folder, self->directory, SALVAGE_FOLDER);
+    path_join(path, folder, name);
+    outcome result = folder_make(folder, why);
+    if (result == ST_OK) result = folder_remove(path, why);
+    return result == ST_OK ? folder_make(path, why) : result;
 }
 
 /* ---- the first view ------------------------------------------------------------------------- */
 
-static outcome open_first(salvage *self, bool sound, failure *why) {
+static outcome open_first(salvage *self, failure *why) {
     char path[PATH_SIZE];
     path_join(path, self->directory, DATABASE);
-    if (sound) return note_if_corrupt(self, store_db_open_reading(&self->views[0], path, why), why);
-    outcome result = make_scratch(self, SALVAGE_FOLDER "/copy", path, why);
+    if (self->files_sound)
+        return note_if_corrupt(self, store_db_open_reading(&self->views[0], path, why), why);
+    outcome result = make_scratch(self, "copy", path, why);
+    if (result == ST_OK) result = copy_files(self, path, is_needed, why);
     if (result != ST_OK) return result;
-    result = copy_database(&(copying){.from = self, .to = path, .manifest = true}, why);
-    if (result != ST_OK) return result;
-    result = store_db_open_copy(&self->views[0], path, why);
-    return result == ST_IO ? result : note_if_corrupt(self, result, why);
+    return note_if_corrupt(self, store_db_open_copy(&self->views[0], path, why), why);
 }
 
-/* ---- the second view ------------------------------------------------------------------------- */
+/* ---- the other views ------------------------------------------------------------------------- */
 
 /*
  * RocksDB's repair learns of a family from a table that belongs to it, and drops what logs have of
@@ -155,8 +169,6 @@ static outcome make_empty(const char *path, failure *why) {
     return result;
 }
 
-static int is_table(const struct dirent *entry) { return has_suffix(entry->d_name, ".sst"); }
-
 static uint64_t highest_number(const char *path) {
     uint64_t highest = 0;
     struct dirent **files = NULL;
@@ -170,19 +182,23 @@ static uint64_t highest_number(const char *path) {
     return highest;
 }
 
+/* Under numbers that are not taken. */
 static outcome add_tables(const char *from, const char *to, failure *why) {
     struct dirent **files = NULL;
     uint64_t number = highest_number(to);
     outcome result = ST_OK;
-    int count = scandir(from, &files, is_table, NULL);
+    int count = scandir(from, &files, NULL, NULL);
     for (int i = 0; i < count; i++) {
         char name[32];
         char source[PATH_SIZE];
         char target[PATH_SIZE];
-        (void)snprintf(name, sizeof name, "%06llu.sst", (unsigned long long)++number);
+        (void)snprintf(name, sizeof name, "%06llu.sst", (unsigned long long)number + 1);
         path_join(source, from, files[i]->d_name);
         path_join(target, to, name);
-        if (result == ST_OK) result = file_link(source, target, why);
+        if (result == ST_OK && is_table(files[i]->d_name)) {
+            result = file_link(source, target, why);
+            number++;
+        }
         free(files[i]);
     }
     free(files);
@@ -197,20 +213,67 @@ static outcome repair_copy(const char *path, failure *why) {
     return store_db_outcome(error, "RocksDB's repair of a copy", why);
 }
 
-outcome salvage_rebuild(salvage *self, failure *why) {
-    char path[PATH_SIZE];
+/* Makes the folder's tables and logs a database, and that a view. */
+static outcome add_view(salvage *self, const char *path, failure *why) {
     char empty[PATH_SIZE];
+    path_join(empty, self->directory, SALVAGE_FOLDER "/empty");
+    store_db *grown = realloc(self->views, (size_t)(self->view_count + 1) * sizeof *grown);
+    if (!grown) return fail(why, ST_NO_MEMORY, "", "no memory for a view");
+    self->views = grown;
+    outcome result = add_tables(empty, path, why);
+    if (result == ST_OK) result = repair_copy(path, why);
+    if (result == ST_OK) result = store_db_open_reading(&grown[self->view_count], path, why);
+    if (result == ST_OK) self->view_count++;
+    /* What is only there is lost, then. */
+    return note_if_corrupt(self, result, why);
+}
+
+static outcome add_table_view(salvage *self, const char *name, failure *why) {
+    char database[PATH_SIZE];
+    char path[PATH_SIZE];
+    path_join(database, self->directory, DATABASE);
+    outcome result = make_scratch(self, name, path, why);
+    if (result == ST_OK) result = copy_file(database, path, name, why);
+    return result == ST_OK ? add_view(self, path, why) : result;
+}
+
+static outcome add_views(salvage *self, failure *why) {
+    char path[PATH_SIZE];
+    struct dirent **files = NULL;
+    outcome result = make_scratch(self, "empty", path, why);
+    if (result == ST_OK) result = make_empty(path, why);
+    if (result == ST_OK) result = make_scratch(self, "logs", path, why);
+    if (result == ST_OK) result = copy_files(self, path, is_log, why);
+    if (result == ST_OK) result = add_view(self, path, why);
+    path_join(path, self->directory, DATABASE);
+    int count = scandir(path, &files, NULL, NULL);
+    for (int i = 0; i < count; i++) {
+        if (result == ST_OK && is_table(files[i]->d_name))
+            result = add_table_view(self, files[i]->d_name, why);
+        free(files[i]);
+    }
+    free(files);
+    return result;
+}
+
+/* By the last write that a view has. */
+static int newest_first(const void *a, const void *b) {
+    uint64_t first = rocksdb_get_latest_sequence_number(((const store_db *)a)->handle);
+    uint64_t second = rocksdb_get_latest_sequence_number(((const store_db *)b)->handle);
+    return (first < second) - (first > second);
+}
+
+bool salvage_may_have_more(const salvage *self, store_family family) {
+    return self->tables_doubted || !self->views[0].handle || !self->complete[family];
+}
+
+outcome salvage_rebuild(salvage *self, failure *why) {
     if (self->rebuilt) return ST_OK;
     self->rebuilt = true;
-    outcome result = make_scratch(self, SALVAGE_FOLDER "/empty", empty, why);
-    if (result == ST_OK) result = make_empty(empty, why);
-    if (result == ST_OK) result = make_scratch(self, SALVAGE_FOLDER "/rebuilt", path, why);
-    if (result == ST_OK) result = copy_database(&(copying){.from = self, .to = path}, why);
-    if (result == ST_OK) result = add_tables(empty, path, why);
-    if (result == ST_OK) result = repair_copy(path, why);
-    if (result == ST_OK) result = store_db_open_reading(&self->views[1], path, why);
-    /* Then there is no second view, and what is only there is lost. */
-    return result == ST_CORRUPT ? ST_OK : result;
+    outcome result = add_views(self, why);
+    if (self->view_count > 2)
+        qsort(self->views + 1, (size_t)self->view_count - 1, sizeof *self->views, newest_first);
+    return result;
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
@@ -238,21 +301,23 @@ bool salvage_is_store(const char *directory) {
 
 outcome salvage_open(salvage *self, const char *directory, store_survey *survey, failure *why) {
     char path[PATH_SIZE];
-    *self = (salvage){.survey = survey};
+    *self = (salvage){.survey = survey, .view_count = 1};
     (void)snprintf(self->directory, sizeof self->directory, "%s", directory);
     for (int i = 0; i < FAMILY_COUNT; i++)
         self->complete[i] = true;
+    self->views = calloc(1, sizeof *self->views);
+    if (!self->views) return fail(why, ST_NO_MEMORY, "", "no memory for a view");
     path_join(path, directory, "evidence");
     evidence_read(path, &self->witnessed, &self->seen);
     path_join(path, directory, DATABASE);
     failure found = {0};
     manifest_extent seen = {self->seen.manifest_number, self->seen.manifest_size};
     outcome result = manifest_check(path, &seen, &self->manifest, &found);
-    self->manifest_sound = result == ST_OK;
     if (result == ST_OK) result = check_logs(self, &found);
-    bool sound = result == ST_OK;
+    self->files_sound = result == ST_OK;
+    self->tables_doubted = result != ST_OK && strcmp(found.field, "wal") != 0;
     if (result == ST_CORRUPT) result = salvage_note(survey, &found, "%s", found.reason);
-    if (result == ST_OK) result = open_first(self, sound, &found);
+    if (result == ST_OK) result = open_first(self, &found);
     if (result == ST_OK && !self->views[0].handle) result = salvage_rebuild(self, &found);
     if (result == ST_OK) return ST_OK;
     if (why) *why = found;
@@ -261,8 +326,9 @@ outcome salvage_open(salvage *self, const char *directory, store_survey *survey,
 }
 
 void salvage_close(salvage *self) {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < self->view_count; i++)
         if (self->views[i].handle) store_db_close(&self->views[i]);
+    free(self->views);
     char path[PATH_SIZE];
     path_join(path, self->directory, SALVAGE_READY);
     if (access(path, F_OK) == 0) return; /* the result of a repair is there, to be put in place */
@@ -345,28 +411,15 @@ static outcome visit_current(cursor *self, salvage_visit visit, void *arg, failu
     return visit(arg, key, value, why);
 }
 
-/*
- * From the end, because the second view may have a compaction's result and, still, its input: the
- * same key twice with the sequence number 0. Forwards, a RocksDB built with its assertions aborts
- * there. RocksDB's repair took only tables that can be read whole, so nothing is to be skipped.
- */
-static outcome read_backwards(cursor *from, salvage_visit visit, void *arg, failure *why) {
-    outcome result = ST_OK;
-    rocksdb_iter_seek_to_last(from->at);
-    for (; result == ST_OK && rocksdb_iter_valid(from->at); rocksdb_iter_prev(from->at))
-        result = visit_current(from, visit, arg, why);
-    return result;
-}
-
-static outcome read_forwards(salvage *self, store_family family, cursor *from, salvage_visit visit,
-                             void *arg, failure *why) {
+static outcome read_all(salvage *self, int view, store_family family, cursor *from,
+                        salvage_visit visit, void *arg, failure *why) {
     outcome result = ST_OK;
     rocksdb_iter_seek_to_first(from->at);
     while (result == ST_OK) {
         char *error = take_error(from);
         if (error) {
-            self->complete[family] = false;
-            result = salvage_note(self->survey, why, "%s", error);
+            if (view == 0) self->complete[family] = false;
+            if (view == 0) result = salvage_note(self->survey, why, "%s", error);
             rocksdb_free(error);
             if (result != ST_OK || !skip_unreadable(from)) break;
         }
@@ -387,8 +440,7 @@ outcome salvage_read_view(salvage *self, int view, store_family family, salvage_
     rocksdb_readoptions_t *read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_fill_cache(read, 0);
     cursor from = {.at = rocksdb_create_iterator_cf(db->handle, read, db->families[family])};
-    outcome result = view == 0 ? read_forwards(self, family, &from, visit, arg, why)
-                               : read_backwards(&from, visit, arg, why);
+    outcome result = read_all(self, view, family, &from, visit, arg, why);
     rocksdb_iter_destroy(from.at);
     rocksdb_readoptions_destroy(read);
     return result;

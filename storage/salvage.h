@@ -2,11 +2,11 @@
  * salvage: reads a store that may be damaged, through RocksDB, as completely as it can. Private to
  * storage/. One thread; blocks.
  *
- * There are up to two views of the same data. The first is the database as its MANIFEST says: as
- * it stands when its files are sound, else a copy of it with logs that hold the readable batches
- * alone. The second is rebuilt from whatever tables and logs can be read, MANIFEST or not; it is
- * made when the first one is not there or not complete. It may show what was deleted since, so the
- * first view has the last word.
+ * There are several views of the same data. The first is the database as its MANIFEST says: as it
+ * stands when its files are sound, else a copy of it with logs that hold the readable batches
+ * alone. The others are made when that one is not there or not complete: one of each table that can
+ * be read whole, and one of the logs, whatever the MANIFEST says; the newest comes first. They may
+ * show what was deleted since, so the first view has the last word.
  */
 #ifndef INGEST_STORAGE_SALVAGE_H
 #define INGEST_STORAGE_SALVAGE_H
@@ -21,11 +21,13 @@ typedef struct salvage {
     char directory[PATH_SIZE];
     store_survey *survey; /* borrowed; takes the damages */
     manifest_facts manifest;
-    bool manifest_sound;
     bool witnessed;
-    evidence_state seen;             /* zeros without a witness */
-    store_db views[2];               /* by number; one without a handle is not there */
-    bool rebuilt;                    /* the second was tried */
+    evidence_state seen; /* zeros without a witness */
+    bool files_sound;    /* MANIFEST and logs */
+    bool tables_doubted; /* the MANIFEST may not name all tables that it should */
+    store_db *views;     /* owned; the first may be without a handle: not there */
+    int view_count;
+    bool rebuilt;                    /* the others were made */
     bool complete[FAMILY_COUNT];     /* the first view was read without an error */
     bool anchored[STORE_ROUTES_MAX]; /* the route's hint is readable */
 } salvage;
@@ -38,12 +40,13 @@ MUST_CHECK outcome salvage_open(salvage *self, const char *directory, store_surv
 /* Removes what it made on disk, unless a repair's result is there. */
 void salvage_close(salvage *self);
 
-/* Makes the second view, once; later calls do nothing. It may still not be there after. */
+/* Whether the other views may have what is not in the first one. */
+bool salvage_may_have_more(const salvage *self, store_family family);
+/* Makes the other views, once; later calls do nothing. */
 MUST_CHECK outcome salvage_rebuild(salvage *self, failure *why);
 
-/* Hands over what is readable of a family: of the first view in the order of its keys, of the
- * second in the reverse order. What cannot be read is left out and noted as damage. Not ST_OK from
- * `visit` ends it. */
+/* Hands over what is readable of a family in the order of its keys; what cannot be read is left
+ * out, and in the first view noted as damage. Not ST_OK from `visit` ends it. */
 typedef outcome (*salvage_visit)(void *arg, bytes key, bytes value, failure *why);
 MUST_CHECK outcome salvage_read_view(salvage *self, int view, store_family family,
                                      salvage_visit visit, void *arg, failure *why);

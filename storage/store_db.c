@@ -34,7 +34,8 @@ static const char *const FAMILY_NAMES[FAMILY_COUNT] = {"default", "outbox", "ids
 outcome store_db_outcome(char *error, const char *doing, failure *why) {
     if (!error) return ST_OK;
     /* A file of the database that is not there is damage, too. */
-    bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file");
+    bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file") ||
+                   strstr(error, "does not exist");
     outcome code = corrupt ? ST_CORRUPT : ST_IO;
     code = fail(why, code, "", "%s: %s", doing, error);
     rocksdb_free(error);

@@ -33,7 +33,6 @@ typedef struct walk {
     uint64_t last[STORE_ROUTES_MAX];       /* at least */
     uint64_t first[STORE_ROUTES_MAX];      /* readable record, of a route without a hint; 0: none */
     uint64_t dead_bytes[STORE_ROUTES_MAX]; /* readable */
-    int view;                              /* being read */
     /* the outbox */
     uint32_t route;
     uint64_t next;       /* sequence expected next */
@@ -173,8 +172,8 @@ outcome survey_meta(salvage *from, event_store **meta, failure *why) {
     if (result == ST_OK && !(whole && from->complete[FAMILY_META])) {
         store_free(*meta);
         result = salvage_rebuild(from, why);
-        if (result == ST_OK)
-            result = salvage_read_view(from, 1, FAMILY_META, take_meta, &entries, why);
+        for (int view = 1; result == ST_OK && view < from->view_count; view++)
+            result = salvage_read_view(from, view, FAMILY_META, take_meta, &entries, why);
         if (result == ST_OK) result = make_meta(from, &entries, meta, &whole, why);
     }
     free_entries(&entries);
@@ -222,8 +221,8 @@ static outcome take_letter(void *arg, bytes key, bytes value, failure *why) {
         return salvage_note(self->out, why, "dead letters: a key that is none");
     if (dead_letter_decode(sequence, value, &letter, &flaw) != ST_OK)
         return salvage_note(self->out, why, "route %s: %s", name_of(self, route), flaw.reason);
-    /* The second view comes second, and only adds. */
-    if (self->view == 1 && has_letter(self, route, sequence)) return ST_OK;
+    /* What an earlier view had stays. */
+    if (has_letter(self, route, sequence)) return ST_OK;
     self->out->routes[route].dead++;
     self->dead_bytes[route] += EVENT_KEY_SIZE + value.len;
     outcome result = put(self, FAMILY_DEAD, key, value, why);
@@ -236,15 +235,14 @@ static void sort_letters(walk *self) {
 }
 
 static outcome walk_dead(walk *self, failure *why) {
-    self->view = 0;
     outcome result = salvage_read_view(self->from, 0, FAMILY_DEAD, take_letter, self, why);
     sort_letters(self);
     if (result != ST_OK || self->from->complete[FAMILY_DEAD]) return result;
     result = salvage_rebuild(self->from, why);
-    if (result != ST_OK) return result;
-    self->view = 1;
-    result = salvage_read_view(self->from, 1, FAMILY_DEAD, take_letter, self, why);
-    sort_letters(self);
+    for (int view = 1; result == ST_OK && view < self->from->view_count; view++) {
+        result = salvage_read_view(self->from, view, FAMILY_DEAD, take_letter, self, why);
+        sort_letters(self);
+    }
     return result;
 }
 
@@ -294,6 +292,8 @@ static outcome keep(walk *self, const event_record *record, bytes value, failure
     if (record->cumulative_bytes > self->cumulative) self->cumulative = record->cumulative_bytes;
     switch (record->kind) {
     case RECORD_EVENT:
+        if (has_letter(self, self->route, record->sequence)) /* an old copy, from before the bury */
+            return put_tombstone(self, RECORD_MOVED, record->sequence, record->accepted_ms, why);
         route->events++;
         break;
     case RECORD_MOVED:
@@ -309,9 +309,10 @@ static outcome keep(walk *self, const event_record *record, bytes value, failure
 /* Looks for a record where the reading in order did not find it, sound, and keeps or loses it. */
 static outcome find(walk *self, uint64_t sequence, failure *why) {
     uint8_t key[EVENT_KEY_SIZE];
-    outcome result = salvage_rebuild(self->from, why);
+    bool more = salvage_may_have_more(self->from, FAMILY_OUTBOX);
+    outcome result = more ? salvage_rebuild(self->from, why) : ST_OK;
     if (result != ST_OK) return result;
-    for (int view = 0; view < 2; view++) {
+    for (int view = 0; view < self->from->view_count; view++) {
         char *value;
         size_t len;
         event_record record;
@@ -415,7 +416,7 @@ static outcome see_first(void *arg, bytes key, bytes value, failure *why) {
 /* A route whose hint is gone begins with what is readable of it. */
 static outcome find_hints(walk *self, failure *why) {
     outcome result = salvage_rebuild(self->from, why);
-    for (int view = 0; result == ST_OK && view < 2; view++)
+    for (int view = 0; result == ST_OK && view < self->from->view_count; view++)
         result = salvage_read_view(self->from, view, FAMILY_OUTBOX, see_first, self, why);
     return result;
 }
@@ -431,10 +432,11 @@ static outcome see_lasts(walk *self, failure *why) {
                 self->last[i] = meta->incarnations[j].last_at_open[i];
     }
     /* Tables that the MANIFEST should name and does not. */
-    if (self->from->manifest_sound && self->from->views[0].handle) return ST_OK;
+    if (!salvage_may_have_more(self->from, FAMILY_OUTBOX)) return ST_OK;
     outcome result = salvage_rebuild(self->from, why);
-    return result == ST_OK ? salvage_read_view(self->from, 1, FAMILY_OUTBOX, see_last, self, why)
-                           : result;
+    for (int view = 1; result == ST_OK && view < self->from->view_count; view++)
+        result = salvage_read_view(self->from, view, FAMILY_OUTBOX, see_last, self, why);
+    return result;
 }
 
 static outcome walk_outbox(walk *self, failure *why) {
@@ -477,22 +479,19 @@ static outcome take_id(void *arg, bytes key, bytes value, failure *why) {
                             (unsigned long long)at->last);
     if (is_lost(self, entry.route, entry.sequence)) return ST_OK;
     if (entry.dead && !has_letter(self, entry.route, entry.sequence)) return ST_OK;
-    if (self->view == 0) self->out->ids++;
+    self->out->ids++;
     return put(self, FAMILY_IDS, key, value, why);
 }
 
-/* The second view first, so that the first has the last word. */
+/* The oldest view first, so that the first has the last word. */
 static outcome walk_ids(walk *self, failure *why) {
-    outcome result = ST_OK;
-    if (!self->from->complete[FAMILY_IDS] || !self->from->views[0].handle) {
-        self->view = 1;
-        result = salvage_rebuild(self->from, why);
-        if (result == ST_OK)
-            result = salvage_read_view(self->from, 1, FAMILY_IDS, take_id, self, why);
-    }
-    self->view = 0;
-    if (result == ST_OK) result = salvage_read_view(self->from, 0, FAMILY_IDS, take_id, self, why);
-    self->out->ids_incomplete = !self->from->complete[FAMILY_IDS];
+    salvage *from = self->from;
+    outcome result = salvage_read_view(from, 0, FAMILY_IDS, take_id, self, why);
+    self->out->ids_incomplete = !from->complete[FAMILY_IDS];
+    if (result != ST_OK || from->complete[FAMILY_IDS]) return result;
+    result = salvage_rebuild(from, why);
+    for (int view = from->view_count - 1; result == ST_OK && view >= 0; view--)
+        result = salvage_read_view(from, view, FAMILY_IDS, take_id, self, why);
     return result;
 }
 

@@ -50,7 +50,7 @@ static outcome judge(const char *path, const wal_log_scan *scan, const chain *ba
                     "whole",
                     path, sound_end);
     if (batches->missing_first)
-        return fail(why, ST_CORRUPT, "wal",
+        return fail(why, ST_CORRUPT, "db",
                     "writes %llu to %llu are missing before %s: a log or a table is gone, or the "
                     "MANIFEST is an older one",
                     (unsigned long long)batches->missing_first,

@@ -140,7 +140,9 @@ static int make(const char *directory, uint32_t events) {
         }
         if (!half && number > events / 2) {
             half = true;
+            store_close(store); /* so that a copy is one of files at rest */
             pause_at_half();
+            if (open_store(directory, &why) != ST_OK) return 1;
         }
     }
     (void)fflush(ledger);

@@ -27,7 +27,7 @@ from .stage import Summary, Torture, Violation
 LETTER = "F"
 TITLE = "damaged files"
 SHORT = 0.06
-MUTANTS = ["damage_is_torn_tail", "evidence_ignored", "gap_between_logs", "loss_uncounted", "sequence_given_twice"]
+MUTANTS = ["damage_is_torn_tail", "evidence_ignored", "manifest_may_shrink", "loss_uncounted", "sequence_given_twice"]
 
 CYCLES = 500
 STORES = 5
@@ -97,6 +97,42 @@ def put_older(file: Path, dice: random.Random, half: Path) -> str:
         return truncate(file, dice, half)
     shutil.copy(older, file)
     return "older copy"
+
+
+def newest_log(folder: Path) -> Path:
+    return max(folder.glob("db/*.log"), key=lambda each: int(each.stem))
+
+
+def cut_between(file: Path, back: int) -> str:
+    """Cuts the last records off, so that nothing looks torn."""
+    headers = _headers(file.read_bytes())
+    size = headers[-min(back, len(headers) - 1)]
+    with open(file, "r+b") as opened:
+        opened.truncate(size)
+    return f"cut to {size}"
+
+
+def flip_middle(file: Path) -> str:
+    at = file.stat().st_size // 2
+    _put(file, at, bytes([file.read_bytes()[at] ^ 1]))
+    return f"flip at {at}"
+
+
+# What every run begins with: the damages that one layer of the defence alone has to find.
+DIRECTED = [
+    lambda store: (newest_log(store), lambda file: cut_between(file, 3)),
+    lambda store: (newest_log(store), flip_middle),
+    lambda store: (max(store.glob("db/*.sst"), key=lambda each: each.stat().st_size), flip_middle),
+    *(
+        lambda store, back=back: (next(store.glob("db/MANIFEST-*")), lambda file: cut_between(file, back))
+        for back in range(1, 7)
+    ),
+]
+
+
+def damage_directed(store: Path, number: int) -> str:
+    file, way = DIRECTED[number](store)
+    return f"{file.name}: {way(file)}"
 
 
 def _put(file: Path, at: int, data: bytes) -> None:
@@ -172,7 +208,9 @@ class Cycle:
         self.it, self.original = it, original
         self.store = it.folder / f"cycle-{number}"
         shutil.copytree(original / "store", self.store)
-        self.what = f"cycle {number}, {damage(self.store, original / 'half', dice)}"
+        directed = number < len(DIRECTED)
+        done = damage_directed(self.store, number) if directed else damage(self.store, original / "half", dice)
+        self.what = f"cycle {number}, {done}"
 
     def tool(self, *argv: str) -> tuple[int, str, str]:
         return call(self.what, self.it.program("ingestctl"), "store", *argv)
