@@ -24,6 +24,7 @@
 void store_options_init(store_options *options) {
     *options = (store_options){
         .ids_window_ms = 24u * 3600 * 1000,
+        .ids_budget_bytes = 1024 * MIB,
         .backlog_budget_bytes = 8192 * MIB,
         .dead_budget_bytes = 1024 * MIB,
         .reserve_free_bytes = 512 * MIB,
@@ -102,7 +103,7 @@ event_store *store_new(const store_options *options) {
     store->lock_file = -1;
     store->witness.file = -1;
     store->ballast.file = -1;
-    store->ids_window_ms = options->ids_window_ms;
+    ids_window_init(&store->ids, options->ids_window_ms, options->ids_budget_bytes);
     init_routes(store);
     if (store->directory) return store;
     store_free(store);
@@ -357,7 +358,8 @@ void store_figures_get(event_store *store, store_figures *figures) {
         .sync = {.count = store->sync_time.count, .sum_us = store->sync_time.sum_us},
         .duplicates = store->duplicates,
         .disk_free_bytes = store->disk_free_bytes,
-        .ids_window_ms = (int64_t)store->ids_window_ms,
+        .ids_window_ms = (int64_t)ids_window_in_force_ms(&store->ids),
+        .ids_bytes = store_db_table_bytes(&store->db, FAMILY_IDS),
     };
     for (size_t i = 0; i < sizeof figures->sync.buckets / sizeof *figures->sync.buckets; i++)
         figures->sync.buckets[i] = store->sync_time.buckets[i];

@@ -21,8 +21,9 @@ typedef struct event_store event_store;
 typedef enum store_log_level { STORE_LOG_INFO, STORE_LOG_WARNING, STORE_LOG_ERROR } store_log_level;
 
 typedef struct store_options {
-    const char *directory;         /* created with mode 0700 when missing; locked while open */
-    uint64_t ids_window_ms;        /* how long a published id is remembered */
+    const char *directory;     /* created with mode 0700 when missing; locked while open */
+    uint64_t ids_window_ms;    /* how long a published id is remembered */
+    uint64_t ids_budget_bytes; /* on disk, for ids of published events; the window shrinks to it */
     uint64_t backlog_budget_bytes; /* pending records over all routes; above it appends are refused
                                       with ST_STORAGE_FULL */
     uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
@@ -199,6 +200,7 @@ typedef struct store_figures {
     uint64_t duplicates; /* appends answered from the ids */
     uint64_t disk_free_bytes;
     int64_t ids_window_ms; /* in force */
+    uint64_t ids_bytes;    /* their tables */
 } store_figures;
 
 void store_figures_get(event_store *store, store_figures *figures);

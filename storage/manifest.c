@@ -16,7 +16,11 @@
 #include "storage/wal_log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum {
     TAG_COMPARATOR = 1,
@@ -31,6 +35,8 @@ enum {
     TAG_SKIPPED = 1 << 13, /* a bit: the length comes first, and an older reader goes over it */
 
     TOGETHER_MAX = 8, /* edits that are synced together; a few more than were ever seen (3) */
+    PREFIX_SIZE = 9,  /* of "MANIFEST-" */
+    NAME_SIZE = 32,
 };
 
 typedef struct reading {
@@ -79,14 +85,14 @@ static outcome see_edit(void *arg, bytes record, failure *why) {
     (void)why;
     bool understood = read_edit(&in, &read);
     if (read.next_file > facts->next_file) facts->next_file = read.next_file;
-    if (self->scan->sound_end == facts->sound_end) return ST_OK; /* behind a bad place */
-    facts->sound_end = self->scan->sound_end;
+    if (self->scan->sound_end == facts->extent.size) return ST_OK; /* behind a bad place */
+    facts->extent.size = self->scan->sound_end;
     if (read.flushed > facts->flushed) facts->flushed = read.flushed;
     if (!understood) facts->flushed_known = false;
     return ST_OK;
 }
 
-static outcome read_current(const char *database, char name[32], failure *why) {
+static outcome read_current(const char *database, char name[NAME_SIZE], failure *why) {
     char path[PATH_SIZE];
     char line[64] = "";
     path_join(path, database, "CURRENT");
@@ -96,15 +102,32 @@ static outcome read_current(const char *database, char name[32], failure *why) {
                     strerror(errno));
     size_t len = fread(line, 1, sizeof line - 1, file);
     (void)fclose(file);
-    size_t digits = len > 9 ? strspn(line + 9, "0123456789") : 0;
-    if (strncmp(line, "MANIFEST-", 9) != 0 || digits == 0 || digits > 20 || len != digits + 10 ||
-        line[len - 1] != '\n')
+    size_t digits = len > PREFIX_SIZE ? strspn(line + PREFIX_SIZE, "0123456789") : 0;
+    if (strncmp(line, "MANIFEST-", PREFIX_SIZE) != 0 || digits == 0 || digits > 20 ||
+        len != PREFIX_SIZE + digits + 1 || line[len - 1] != '\n')
         return fail(why, ST_CORRUPT, "db", "%s is damaged: it names no MANIFEST", path);
-    (void)snprintf(name, 32, "%.*s", (int)len - 1, line);
+    (void)snprintf(name, NAME_SIZE, "%.*s", (int)len - 1, line);
     return ST_OK;
 }
 
-outcome manifest_check(const char *database, manifest_facts *facts, failure *why) {
+static outcome judge(const char *path, const wal_log_scan *scan, const manifest_extent *seen,
+                     const manifest_facts *facts, failure *why) {
+    if (scan->damage && (scan->begun_behind == 0 || scan->begun_behind > TOGETHER_MAX))
+        return fail(why, ST_CORRUPT, "db", "%s is damaged after byte %llu", path,
+                    (unsigned long long)scan->sound_end);
+    if (scan->sound_end == 0)
+        return fail(why, ST_CORRUPT, "db", "%s is damaged from its beginning", path);
+    if (facts->extent.number < seen->number)
+        return fail(why, ST_CORRUPT, "db", "%s is an older one: there had been MANIFEST-%06llu",
+                    path, (unsigned long long)seen->number);
+    if (facts->extent.number == seen->number && facts->extent.size < seen->size)
+        return fail(why, ST_CORRUPT, "db", "%s is sound up to byte %llu only, of %llu", path,
+                    (unsigned long long)facts->extent.size, (unsigned long long)seen->size);
+    return ST_OK;
+}
+
+outcome manifest_check(const char *database, const manifest_extent *seen, manifest_facts *facts,
+                       failure *why) {
     char path[PATH_SIZE];
     wal_log_scan scan;
     *facts = (manifest_facts){.flushed_known = true};
@@ -117,17 +140,44 @@ outcome manifest_check(const char *database, manifest_facts *facts, failure *why
         return fail(why, ST_CORRUPT, "db", "%s, which CURRENT names, is missing", path);
     if (result != ST_OK) return result;
     facts->size = scan.size;
-    if (scan.damage && (scan.begun_behind == 0 || scan.begun_behind > TOGETHER_MAX))
-        return fail(why, ST_CORRUPT, "db", "%s is damaged after byte %llu", path,
-                    (unsigned long long)scan.sound_end);
-    if (scan.sound_end == 0)
-        return fail(why, ST_CORRUPT, "db", "%s is damaged from its beginning", path);
-    return ST_OK;
+    facts->extent = (manifest_extent){.number = strtoull(facts->file + PREFIX_SIZE, NULL, 10),
+                                      .size = scan.sound_end};
+    return judge(path, &scan, seen, facts, why);
+}
+
+manifest_extent manifest_now(const char *database) {
+    char path[PATH_SIZE];
+    char name[NAME_SIZE];
+    struct stat status;
+    manifest_extent now = {0};
+    if (read_current(database, name, NULL) != ST_OK) return now;
+    path_join(path, database, name);
+    if (stat(path, &status) != 0) return now;
+    now.number = strtoull(name + PREFIX_SIZE, NULL, 10);
+    now.size = (uint64_t)status.st_size;
+    return now;
+}
+
+outcome manifest_sync(const char *database, manifest_extent *synced, failure *why) {
+    char path[PATH_SIZE];
+    char name[NAME_SIZE];
+    struct stat status;
+    outcome result = read_current(database, name, why);
+    if (result != ST_OK) return result;
+    path_join(path, database, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    bool done = file >= 0 && fstat(file, &status) == 0 && fsync(file) == 0;
+    int error = errno;
+    if (file >= 0) (void)close(file);
+    if (!done) return fail(why, ST_IO, "", "%s: cannot sync: %s", path, strerror(error));
+    *synced = (manifest_extent){.number = strtoull(name + PREFIX_SIZE, NULL, 10),
+                                .size = (uint64_t)status.st_size};
+    return folder_sync(database, why);
 }
 
 outcome manifest_repair(const char *database, const manifest_facts *facts, const char *saved_as,
                         failure *why) {
     char path[PATH_SIZE];
     path_join(path, database, facts->file);
-    return torn_tail_cut(path, facts->sound_end, facts->size, saved_as, why);
+    return torn_tail_cut(path, facts->extent.size, facts->size, saved_as, why);
 }

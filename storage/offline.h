@@ -27,7 +27,7 @@ typedef struct route_survey {
     uint64_t last;         /* the last sequence that was given out, as far as anything says */
     uint64_t events;       /* readable above the hint */
     uint64_t dead;         /* readable dead letters */
-    uint64_t dead_missing; /* dead letters that are gone, and whose sequences nothing tells */
+    uint64_t dead_missing; /* dead letters that are gone, at most; nothing tells their sequences */
     uint64_t lost;         /* all that would be counted as lost now: sum of losses, dead_missing */
     uint64_t lost_before;  /* by earlier repairs */
 } route_survey;

@@ -6,6 +6,7 @@
  *
  *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail, torn-manifest (what was cut off last)
  */
+#include "storage/clock.h"
 #include "storage/encoding.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
@@ -24,17 +25,19 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
     return key;
 }
 
-static outcome check_wal(event_store *store, const char *database, uint64_t synced, failure *why) {
+static outcome check_files(event_store *store, const char *database, const evidence_state *seen,
+                           failure *why) {
     char tail[PATH_SIZE];
     manifest_facts manifest;
     wal_repair repair;
-    outcome result = manifest_check(database, &manifest, why);
+    manifest_extent extent = {seen->manifest_number, seen->manifest_size};
+    outcome result = manifest_check(database, &extent, &manifest, why);
     if (result != ST_OK) return result;
     path_join(tail, store->directory, "torn-tail");
-    bool manifest_torn = manifest.sound_end != manifest.size;
+    bool manifest_torn = manifest.extent.size != manifest.size;
     wal_bounds bounds = {.flushed_known = manifest.flushed_known,
                          .flushed = manifest.flushed,
-                         .synced = synced,
+                         .synced = seen->writes,
                          .manifest_torn = manifest_torn};
     result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
@@ -47,7 +50,7 @@ static outcome check_wal(event_store *store, const char *database, uint64_t sync
     store_log(store, STORE_LOG_INFO,
               "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
               "torn-manifest",
-              manifest.file, (unsigned long long)manifest.sound_end);
+              manifest.file, (unsigned long long)manifest.extent.size);
     path_join(tail, store->directory, "torn-manifest");
     return manifest_repair(database, &manifest, tail, why);
 }
@@ -219,11 +222,12 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     return ST_OK;
 }
 
-static outcome note_evidence(event_store *store, failure *why) {
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
-        now.last[i] = store->routes[i].synced.last;
-    outcome result = evidence_write(&store->witness, &now, why);
+static outcome note_opening(event_store *store, const char *database, failure *why) {
+    outcome result = manifest_sync(database, &store->manifest_noted, why);
+    if (result != ST_OK) return result;
+    for (uint32_t i = 0; i < store->route_count; i++)
+        store->routes[i].staged = store->routes[i].synced;
+    result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 
@@ -265,28 +269,34 @@ static outcome check_repair(const event_store *store, failure *why) {
                 store->directory);
 }
 
-/* What the logs hold is flushed at the opening, and perhaps a torn tail is saved. */
-static uint64_t opening_needs(const char *database) {
-    enum { OTHER_BYTES = 16 << 20 }; /* manifest, options, a first log */
-    return wal_bytes(database) + OTHER_BYTES;
-}
+enum {
+    OPENING_BYTES = 16 << 20, /* manifest, options, a first log; besides what the logs hold */
+    OPENING_BYTES_MIN = 1 << 20,
+};
 
+/* A RocksDB built with its assertions may abort, rather than fail, where it finds no room. */
 static outcome make_room(event_store *store, const char *database, failure *why) {
     char path[PATH_SIZE];
     path_join(path, store->directory, "ballast");
     outcome result = ballast_open(&store->ballast, path, store->options.ballast_bytes, why);
     if (result != ST_OK) return result;
-    uint64_t needed = opening_needs(database);
+    uint64_t needed = wal_bytes(database) + OPENING_BYTES;
     store_measure_disk(store);
     if (store->disk_free_bytes >= needed) return ST_OK;
     store->compaction_held = true;
-    if (store->ballast.size == 0) return ST_OK;
-    store_log(store, STORE_LOG_WARNING,
-              "the volume has %llu bytes left and opening may need %llu: the ballast of %llu is "
-              "released",
-              (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
-              (unsigned long long)store->ballast.size);
-    return ballast_release(&store->ballast, why);
+    if (store->ballast.size > 0) {
+        store_log(store, STORE_LOG_WARNING,
+                  "the volume has %llu bytes left and opening may need %llu: the ballast of %llu "
+                  "is released",
+                  (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
+                  (unsigned long long)store->ballast.size);
+        result = ballast_release(&store->ballast, why);
+        store_measure_disk(store);
+    }
+    if (result == ST_OK && store->disk_free_bytes < OPENING_BYTES_MIN)
+        return fail(why, ST_IO, "data_dir", "the volume of %s is full: %llu bytes are left",
+                    store->directory, (unsigned long long)store->disk_free_bytes);
+    return result;
 }
 
 outcome store_recover(event_store *store, failure *why) {
@@ -300,7 +310,7 @@ outcome store_recover(event_store *store, failure *why) {
     if (result == ST_OK) result = make_room(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
     if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
-    if (result == ST_OK && exists) result = check_wal(store, database, seen.writes, why);
+    if (result == ST_OK && exists) result = check_files(store, database, &seen, why);
     if (result != ST_OK) return result;
     if (exists && !witnessed)
         store_log(store, STORE_LOG_WARNING,
@@ -312,12 +322,13 @@ outcome store_recover(event_store *store, failure *why) {
     if (result != ST_OK) return result;
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
+    if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
     /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(store->directory, why);
-    if (result == ST_OK) result = note_evidence(store, why);
+    if (result == ST_OK) result = note_opening(store, database, why);
     return result;
 }

@@ -101,8 +101,14 @@ static outcome write_evidence(const char *directory, const event_store *meta, co
     outcome result = evidence_open(&witness, path, &found, &state, why);
     if (result != ST_OK) return result;
     state = (evidence_state){.writes = rocksdb_get_latest_sequence_number(db->handle)};
-    for (int i = 0; i < STORE_ROUTES_MAX; i++)
+    path_join(path, directory, SALVAGE_FOLDER "/db");
+    manifest_extent extent = manifest_now(path);
+    state.manifest_number = extent.number;
+    state.manifest_size = extent.size;
+    for (int i = 0; i < STORE_ROUTES_MAX; i++) {
         state.last[i] = meta->routes[i].synced.last;
+        state.buried[i] = (uint32_t)meta->routes[i].synced.ledger.buried;
+    }
     result = evidence_write(&witness, &state, why);
     if (result == ST_OK) result = evidence_sync(&witness, why);
     evidence_close(&witness);

@@ -246,7 +246,9 @@ outcome salvage_open(salvage *self, const char *directory, store_survey *survey,
     evidence_read(path, &self->witnessed, &self->seen);
     path_join(path, directory, DATABASE);
     failure found = {0};
-    outcome result = manifest_check(path, &self->manifest, &found);
+    manifest_extent seen = {self->seen.manifest_number, self->seen.manifest_size};
+    outcome result = manifest_check(path, &seen, &self->manifest, &found);
+    self->manifest_sound = result == ST_OK;
     if (result == ST_OK) result = check_logs(self, &found);
     bool sound = result == ST_OK;
     if (result == ST_CORRUPT) result = salvage_note(survey, &found, "%s", found.reason);
@@ -343,15 +345,28 @@ static outcome visit_current(cursor *self, salvage_visit visit, void *arg, failu
     return visit(arg, key, value, why);
 }
 
-static outcome read_all(salvage *self, int view, store_family family, cursor *from,
-                        salvage_visit visit, void *arg, failure *why) {
+/*
+ * From the end, because the second view may have a compaction's result and, still, its input: the
+ * same key twice with the sequence number 0. Forwards, a RocksDB built with its assertions aborts
+ * there. RocksDB's repair took only tables that can be read whole, so nothing is to be skipped.
+ */
+static outcome read_backwards(cursor *from, salvage_visit visit, void *arg, failure *why) {
+    outcome result = ST_OK;
+    rocksdb_iter_seek_to_last(from->at);
+    for (; result == ST_OK && rocksdb_iter_valid(from->at); rocksdb_iter_prev(from->at))
+        result = visit_current(from, visit, arg, why);
+    return result;
+}
+
+static outcome read_forwards(salvage *self, store_family family, cursor *from, salvage_visit visit,
+                             void *arg, failure *why) {
     outcome result = ST_OK;
     rocksdb_iter_seek_to_first(from->at);
     while (result == ST_OK) {
         char *error = take_error(from);
         if (error) {
-            self->complete[family] = self->complete[family] && view != 0;
-            if (view == 0) result = salvage_note(self->survey, why, "%s", error);
+            self->complete[family] = false;
+            result = salvage_note(self->survey, why, "%s", error);
             rocksdb_free(error);
             if (result != ST_OK || !skip_unreadable(from)) break;
         }
@@ -372,7 +387,8 @@ outcome salvage_read_view(salvage *self, int view, store_family family, salvage_
     rocksdb_readoptions_t *read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_fill_cache(read, 0);
     cursor from = {.at = rocksdb_create_iterator_cf(db->handle, read, db->families[family])};
-    outcome result = read_all(self, view, family, &from, visit, arg, why);
+    outcome result = view == 0 ? read_forwards(self, family, &from, visit, arg, why)
+                               : read_backwards(&from, visit, arg, why);
     rocksdb_iter_destroy(from.at);
     rocksdb_readoptions_destroy(read);
     return result;

@@ -21,11 +21,13 @@ typedef struct salvage {
     char directory[PATH_SIZE];
     store_survey *survey; /* borrowed; takes the damages */
     manifest_facts manifest;
+    bool manifest_sound;
     bool witnessed;
-    evidence_state seen;         /* zeros without a witness */
-    store_db views[2];           /* by number; one without a handle is not there */
-    bool rebuilt;                /* the second was tried */
-    bool complete[FAMILY_COUNT]; /* the first view was read without an error */
+    evidence_state seen;             /* zeros without a witness */
+    store_db views[2];               /* by number; one without a handle is not there */
+    bool rebuilt;                    /* the second was tried */
+    bool complete[FAMILY_COUNT];     /* the first view was read without an error */
+    bool anchored[STORE_ROUTES_MAX]; /* the route's hint is readable */
 } salvage;
 
 /* Whether the folder has, or had, a store in it. */
@@ -39,8 +41,9 @@ void salvage_close(salvage *self);
 /* Makes the second view, once; later calls do nothing. It may still not be there after. */
 MUST_CHECK outcome salvage_rebuild(salvage *self, failure *why);
 
-/* Hands over what is readable of a family in the order of its keys; what cannot be read is left
- * out and noted as damage. Not ST_OK from `visit` ends it. */
+/* Hands over what is readable of a family: of the first view in the order of its keys, of the
+ * second in the reverse order. What cannot be read is left out and noted as damage. Not ST_OK from
+ * `visit` ends it. */
 typedef outcome (*salvage_visit)(void *arg, bytes key, bytes value, failure *why);
 MUST_CHECK outcome salvage_read_view(salvage *self, int view, store_family family,
                                      salvage_visit visit, void *arg, failure *why);

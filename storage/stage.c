@@ -13,7 +13,11 @@
 
 static outcome stage_route(event_store *store, rocksdb_writebatch_t *batch,
                            const command *request) {
+    const route_durable *staged = &store->routes[request->route].staged;
+    /* A route is whole in meta from its first day: one of them missing later is damage. */
     meta_put_route(&store->db, batch, request->route, request->name);
+    meta_put_ledger(&store->db, batch, request->route, &staged->ledger);
+    meta_put_anchor(&store->db, batch, request->route, &staged->anchor, staged->anchor_cumulative);
     return ST_OK;
 }
 

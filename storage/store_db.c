@@ -109,7 +109,9 @@ static outcome set_outbox(rocksdb_options_t **options, const store_options *give
 
 static outcome set_ids(rocksdb_options_t **options, const store_options *given,
                        rocksdb_compactionfilter_t *filter, failure *why) {
-    rocksdb_options_set_write_buffer_size(*options, IDS_BUFFER_BYTES);
+    uint64_t buffer = given->ids_budget_bytes / 16;
+    rocksdb_options_set_write_buffer_size(*options,
+                                          buffer < IDS_BUFFER_BYTES ? buffer : IDS_BUFFER_BYTES);
     rocksdb_options_set_memtable_whole_key_filtering(*options, 1);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(*options, 0.1);
     /* Tables that nobody writes into any more are compacted too, so that ids expire in them. */
@@ -245,14 +247,20 @@ uint64_t store_db_background_errors(const store_db *db) {
     return rocksdb_property_int(db->handle, "rocksdb.background-errors", &count) == 0 ? count : 0;
 }
 
+static uint64_t family_property(const store_db *db, store_family family, const char *name) {
+    uint64_t value = 0;
+    (void)rocksdb_property_int_cf(db->handle, db->families[family], name, &value);
+    return value;
+}
+
+uint64_t store_db_table_bytes(const store_db *db, store_family family) {
+    return family_property(db, family, "rocksdb.live-sst-files-size");
+}
+
 uint64_t store_db_unflushed_bytes(const store_db *db) {
     uint64_t sum = 0;
-    for (int i = 0; i < FAMILY_COUNT; i++) {
-        uint64_t size = 0;
-        if (rocksdb_property_int_cf(db->handle, db->families[i], "rocksdb.cur-size-all-mem-tables",
-                                    &size) == 0)
-            sum += size;
-    }
+    for (int i = 0; i < FAMILY_COUNT; i++)
+        sum += family_property(db, (store_family)i, "rocksdb.cur-size-all-mem-tables");
     return sum;
 }
 

@@ -61,6 +61,8 @@ MUST_CHECK outcome store_db_get(const store_db *db, store_family family, bytes k
 MUST_CHECK outcome store_db_write(const store_db *db, rocksdb_writebatch_t *batch, failure *why);
 /* Background errors so far; a failed flush or compaction shows only here. */
 uint64_t store_db_background_errors(const store_db *db);
+/* Tables of the family. */
+uint64_t store_db_table_bytes(const store_db *db, store_family family);
 /* What RocksDB holds in memory: it will be on the volume twice, in a table and until its log goes.
  */
 uint64_t store_db_unflushed_bytes(const store_db *db);

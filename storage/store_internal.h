@@ -11,6 +11,8 @@
 #include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
+#include "storage/ids_window.h"
+#include "storage/manifest.h"
 #include "storage/store_db.h"
 
 #include <pthread.h>
@@ -95,9 +97,10 @@ struct event_store {
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness;     /* the committer's, once it runs */
-    ballast ballast;      /* the cleaner's, once it runs */
-    bool compaction_held; /* likewise: since the opening, for want of room */
+    evidence witness;               /* the committer's, once it runs; so are */
+    manifest_extent manifest_noted; /* what the witness knows */
+    ballast ballast;                /* the cleaner's, once it runs */
+    bool compaction_held;           /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -106,7 +109,7 @@ struct event_store {
     _Atomic uint32_t route_count;
     route_state routes[STORE_ROUTES_MAX];
 
-    _Atomic uint64_t ids_window_ms;
+    ids_window ids;
     _Atomic uint64_t disk_free_bytes;
     _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
@@ -128,6 +131,8 @@ MUST_CHECK outcome store_recover(event_store *store, failure *why);
 
 /* ---- committer.c ------------------------------------------------------------------------- */
 
+/* After a sync: what `staged` has is noted in the evidence. */
+MUST_CHECK outcome store_note_evidence(event_store *store, failure *why);
 MUST_CHECK outcome committer_start(event_store *store, failure *why);
 /* Finishes what is queued, joins the thread, frees. */
 void committer_stop(event_store *store);

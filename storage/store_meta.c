@@ -80,6 +80,11 @@ void meta_put_incarnation(const store_db *db, rocksdb_writebatch_t *batch,
     meta_put(db, batch, "opened/", entry->number, 8, bytes_of(value, (size_t)(at - value)));
 }
 
+void meta_put_ids(const store_db *db, rocksdb_writebatch_t *batch, const ids_window *ids) {
+    uint8_t value[IDS_WINDOW_SIZE_MAX];
+    meta_put(db, batch, "ids", 0, 0, ids_window_put(ids, value));
+}
+
 void meta_delete_incarnation(const store_db *db, rocksdb_writebatch_t *batch, uint64_t number) {
     uint8_t key[KEY_SIZE_MAX];
     bytes run = meta_key(key, "opened/", number, 8);
@@ -202,6 +207,7 @@ outcome meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *fo
         take_uuid(&in, &store->id);
         return understood(in.ok);
     }
+    if (strip(&key, "ids", 0)) return ids_window_get(&store->ids, value);
     if (strip(&key, "opened/", 8)) return load_incarnation(store, get_be64(key.data), &in);
     if (strip(&key, "route/", 1)) return understood(load_route(store, key.data[0], &in));
     if (strip(&key, "anchor/", 1) && key.data[0] < STORE_ROUTES_MAX)

@@ -28,8 +28,10 @@ typedef struct walk {
     void *arg;
     letter_entry *letters; /* owned; readable dead letters, ascending */
     size_t letter_count;
+    size_t letters_sorted; /* so many of them are in order */
     size_t letter_capacity;
     uint64_t last[STORE_ROUTES_MAX];       /* at least */
+    uint64_t first[STORE_ROUTES_MAX];      /* readable record, of a route without a hint; 0: none */
     uint64_t dead_bytes[STORE_ROUTES_MAX]; /* readable */
     int view;                              /* being read */
     /* the outbox */
@@ -57,57 +59,129 @@ static bool split_key(bytes key, uint32_t *route, uint64_t *sequence) {
 
 /* ---- meta ------------------------------------------------------------------------------------ */
 
-typedef struct meta_reading {
-    event_store *meta;
-    uint32_t format;
-} meta_reading;
+/* Entries of meta, copied: it is small. */
+typedef struct meta_entry {
+    uint8_t *data; /* owned; key, then value */
+    size_t key_len;
+    size_t len;
+} meta_entry;
 
-static outcome take_meta(void *arg, bytes key, bytes value, failure *why) {
-    meta_reading *reading = arg;
-    outcome result = meta_load_entry(reading->meta, key, value, &reading->format);
-    return result == ST_NO_MEMORY ? fail(why, result, "", "no memory for meta") : ST_OK;
+typedef struct meta_entries {
+    meta_entry *list; /* owned */
+    size_t count;
+} meta_entries;
+
+static bytes meta_key_of(const meta_entry *entry) { return bytes_of(entry->data, entry->key_len); }
+
+static void free_entries(meta_entries *entries) {
+    for (size_t i = 0; i < entries->count; i++)
+        free(entries->list[i].data);
+    free(entries->list);
 }
 
-static event_store *new_meta(const salvage *from) {
+/* What the view before had already stays. */
+static outcome take_meta(void *arg, bytes key, bytes value, failure *why) {
+    meta_entries *entries = arg;
+    for (size_t i = 0; i < entries->count; i++)
+        if (bytes_equal(meta_key_of(&entries->list[i]), key)) return ST_OK;
+    size_t size = (entries->count + 1) * sizeof *entries->list;
+    meta_entry *grown = realloc(entries->list, size);
+    if (grown) entries->list = grown;
+    uint8_t *data = malloc(key.len + value.len + 1);
+    if (!grown || !data) {
+        free(data);
+        return fail(why, ST_NO_MEMORY, "", "no memory for meta");
+    }
+    put_bytes(put_bytes(data, key), value);
+    entries->list[entries->count++] =
+        (meta_entry){.data = data, .key_len = key.len, .len = key.len + value.len};
+    return ST_OK;
+}
+
+static int by_meta_key(const void *a, const void *b) {
+    bytes first = meta_key_of(a);
+    bytes second = meta_key_of(b);
+    size_t common = first.len < second.len ? first.len : second.len;
+    int order = common ? memcmp(first.data, second.data, common) : 0;
+    return order ? order : (first.len > second.len) - (first.len < second.len);
+}
+
+static bool has_entry(const meta_entries *entries, bytes key) {
+    for (size_t i = 0; i < entries->count; i++)
+        if (bytes_equal(meta_key_of(&entries->list[i]), key)) return true;
+    return false;
+}
+
+static bool has_route_entry(const meta_entries *entries, const char *prefix, uint32_t route) {
+    uint8_t key[16];
+    bytes end = bytes_of(&(uint8_t){(uint8_t)route}, 1);
+    uint8_t *at = put_bytes(put_bytes(key, bytes_of_string(prefix)), end);
+    return has_entry(entries, bytes_of(key, (size_t)(at - key)));
+}
+
+/* Every store has these, and every route its three. */
+static bool is_whole(salvage *from, const meta_entries *entries, const event_store *meta) {
+    bool whole = has_entry(entries, bytes_of_string("format")) &&
+                 has_entry(entries, bytes_of_string("store")) && meta->incarnation_count > 0;
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
+        bool named = has_route_entry(entries, "route/", i);
+        bool counted = has_route_entry(entries, "ledger/", i);
+        from->anchored[i] = has_route_entry(entries, "anchor/", i);
+        whole = whole && named == counted && named == from->anchored[i];
+        whole = whole && named == (i < meta->route_count);
+    }
+    return whole;
+}
+
+/* Reads what can be understood; `whole` when that is everything. */
+static outcome load_entries(salvage *from, const meta_entries *entries, event_store *meta,
+                            bool *whole, failure *why) {
+    uint32_t format = 0;
+    *whole = true;
+    for (size_t i = 0; i < entries->count; i++) {
+        const meta_entry *entry = &entries->list[i];
+        bytes value = bytes_of(entry->data + entry->key_len, entry->len - entry->key_len);
+        outcome result = meta_load_entry(meta, meta_key_of(entry), value, &format);
+        if (result == ST_NO_MEMORY) return fail(why, result, "", "no memory for meta");
+        if (result != ST_OK) *whole = false;
+    }
+    *whole = is_whole(from, entries, meta) && *whole;
+    if (format <= STORE_FORMAT) return ST_OK;
+    return fail(why, ST_PRECONDITION, "format",
+                "%s was written by a newer version (store format %u, this program knows %u)",
+                meta->directory, format, STORE_FORMAT);
+}
+
+static outcome make_meta(salvage *from, meta_entries *entries, event_store **meta, bool *whole,
+                         failure *why) {
     store_options options;
     store_options_init(&options);
     options.directory = from->directory;
-    return store_new(&options);
-}
-
-/* Meta of one view, if it is whole. */
-static outcome load_view(const salvage *from, int view, event_store **meta, failure *why) {
-    bool fresh = false;
-    event_store *made = new_meta(from);
-    if (!made) return fail(why, ST_NO_MEMORY, "", "no memory for meta");
-    made->db = from->views[view];
-    outcome result = from->views[view].handle ? meta_load(made, &fresh, why) : ST_CORRUPT;
-    made->db = (store_db){0};
-    if (result == ST_OK && fresh) result = fail(why, ST_CORRUPT, "meta", "no format in meta");
-    if (result == ST_OK)
-        *meta = made;
-    else
-        store_free(made);
+    *meta = store_new(&options);
+    if (!*meta) return fail(why, ST_NO_MEMORY, "", "no memory for meta");
+    if (entries->count) qsort(entries->list, entries->count, sizeof *entries->list, by_meta_key);
+    outcome result = load_entries(from, entries, *meta, whole, why);
+    if (result != ST_OK) store_free(*meta);
     return result;
 }
 
 outcome survey_meta(salvage *from, event_store **meta, failure *why) {
-    outcome result = load_view(from, 0, meta, why);
-    if (result != ST_CORRUPT) return result;
-    result = salvage_rebuild(from, why);
-    if (result == ST_OK) result = load_view(from, 1, meta, why);
-    if (result != ST_CORRUPT) return result;
+    meta_entries entries = {0};
+    bool whole = false;
+    outcome result = salvage_read_view(from, 0, FAMILY_META, take_meta, &entries, why);
+    if (result == ST_OK) result = make_meta(from, &entries, meta, &whole, why);
+    if (result == ST_OK && !(whole && from->complete[FAMILY_META])) {
+        store_free(*meta);
+        result = salvage_rebuild(from, why);
+        if (result == ST_OK)
+            result = salvage_read_view(from, 1, FAMILY_META, take_meta, &entries, why);
+        if (result == ST_OK) result = make_meta(from, &entries, meta, &whole, why);
+    }
+    free_entries(&entries);
+    if (result != ST_OK || whole) return result;
     from->survey->identity_lost = true;
-    meta_reading reading = {.meta = new_meta(from)};
-    if (!reading.meta) return fail(why, ST_NO_MEMORY, "", "no memory for meta");
-    int view = from->views[0].handle ? 0 : 1;
     result = salvage_note(from->survey, why, "meta is not whole: the store's id, or more, is gone");
-    if (result == ST_OK)
-        result = salvage_read_view(from, view, FAMILY_META, take_meta, &reading, why);
-    if (result == ST_OK)
-        *meta = reading.meta;
-    else
-        store_free(reading.meta);
+    if (result != ST_OK) store_free(*meta);
     return result;
 }
 
@@ -122,8 +196,8 @@ static int by_key(const void *a, const void *b) {
 
 static bool has_letter(const walk *self, uint32_t route, uint64_t sequence) {
     letter_entry wanted = {route, sequence};
-    return self->letter_count && bsearch(&wanted, self->letters, self->letter_count,
-                                         sizeof *self->letters, by_key) != NULL;
+    return self->letters_sorted && bsearch(&wanted, self->letters, self->letters_sorted,
+                                           sizeof *self->letters, by_key) != NULL;
 }
 
 static outcome add_letter(walk *self, uint32_t route, uint64_t sequence, failure *why) {
@@ -158,18 +232,19 @@ static outcome take_letter(void *arg, bytes key, bytes value, failure *why) {
 
 static void sort_letters(walk *self) {
     if (self->letter_count) qsort(self->letters, self->letter_count, sizeof *self->letters, by_key);
+    self->letters_sorted = self->letter_count;
 }
 
 static outcome walk_dead(walk *self, failure *why) {
     self->view = 0;
     outcome result = salvage_read_view(self->from, 0, FAMILY_DEAD, take_letter, self, why);
+    sort_letters(self);
     if (result != ST_OK || self->from->complete[FAMILY_DEAD]) return result;
     result = salvage_rebuild(self->from, why);
     if (result != ST_OK) return result;
     self->view = 1;
-    size_t first_view = self->letter_count;
     result = salvage_read_view(self->from, 1, FAMILY_DEAD, take_letter, self, why);
-    if (self->letter_count > first_view) sort_letters(self);
+    sort_letters(self);
     return result;
 }
 
@@ -260,6 +335,14 @@ static outcome find_up_to(walk *self, uint64_t last, failure *why) {
     return result;
 }
 
+/* Nothing is missing in a sound store. */
+static outcome find_missing(walk *self, uint64_t last, failure *why) {
+    outcome result = salvage_note(
+        self->out, why, "route %s: records %llu to %llu are not in their place",
+        name_of(self, self->route), (unsigned long long)self->next, (unsigned long long)last);
+    return result == ST_OK ? find_up_to(self, last, why) : result;
+}
+
 static void begin_route(walk *self, uint32_t route) {
     const route_durable *at = &self->meta->routes[route].synced;
     self->route = route;
@@ -270,7 +353,7 @@ static void begin_route(walk *self, uint32_t route) {
 
 static outcome finish_route(walk *self, failure *why) {
     uint64_t last = self->last[self->route];
-    outcome result = find_up_to(self, last, why);
+    outcome result = self->next <= last ? find_missing(self, last, why) : ST_OK;
     self->meta->routes[self->route].synced.last = self->next - 1;
     return result;
 }
@@ -294,12 +377,7 @@ static outcome take_record(void *arg, bytes key, bytes value, failure *why) {
         return salvage_note(self->out, why, "outbox: a key that is none");
     outcome result = go_to_route(self, route, why);
     if (result != ST_OK || sequence < self->next) return result; /* settled */
-    if (sequence > self->next) {
-        result = salvage_note(
-            self->out, why, "route %s: records %llu to %llu are not in their place",
-            name_of(self, route), (unsigned long long)self->next, (unsigned long long)sequence - 1);
-        if (result == ST_OK) result = find_up_to(self, sequence - 1, why);
-    }
+    if (sequence > self->next) result = find_missing(self, sequence - 1, why);
     if (result != ST_OK) return result;
     if (record_decode(sequence, value, &record, &flaw) == ST_OK) {
         self->next++;
@@ -319,6 +397,29 @@ static outcome see_last(void *arg, bytes key, bytes value, failure *why) {
     return ST_OK;
 }
 
+static outcome see_first(void *arg, bytes key, bytes value, failure *why) {
+    walk *self = arg;
+    uint32_t route;
+    uint64_t sequence;
+    event_record record;
+    if (!split_key(key, &route, &sequence) || self->from->anchored[route]) return ST_OK;
+    if (self->first[route] && sequence >= self->first[route]) return ST_OK;
+    if (record_decode(sequence, value, &record, why) != ST_OK) return ST_OK;
+    route_durable *at = &self->meta->routes[route].synced;
+    self->first[route] = sequence;
+    at->anchor.sequence = sequence - 1;
+    at->anchor_cumulative = record.cumulative_bytes - (record.kind == RECORD_EVENT ? value.len : 0);
+    return ST_OK;
+}
+
+/* A route whose hint is gone begins with what is readable of it. */
+static outcome find_hints(walk *self, failure *why) {
+    outcome result = salvage_rebuild(self->from, why);
+    for (int view = 0; result == ST_OK && view < 2; view++)
+        result = salvage_read_view(self->from, view, FAMILY_OUTBOX, see_first, self, why);
+    return result;
+}
+
 /* How far each route has come at least, by all that says so. */
 static outcome see_lasts(walk *self, failure *why) {
     event_store *meta = self->meta;
@@ -329,14 +430,16 @@ static outcome see_lasts(walk *self, failure *why) {
             if (meta->incarnations[j].last_at_open[i] > self->last[i])
                 self->last[i] = meta->incarnations[j].last_at_open[i];
     }
-    if (self->out->damage_count == 0) return ST_OK;
+    /* Tables that the MANIFEST should name and does not. */
+    if (self->from->manifest_sound && self->from->views[0].handle) return ST_OK;
     outcome result = salvage_rebuild(self->from, why);
     return result == ST_OK ? salvage_read_view(self->from, 1, FAMILY_OUTBOX, see_last, self, why)
                            : result;
 }
 
 static outcome walk_outbox(walk *self, failure *why) {
-    outcome result = see_lasts(self, why);
+    outcome result = self->out->identity_lost ? find_hints(self, why) : ST_OK;
+    if (result == ST_OK) result = see_lasts(self, why);
     begin_route(self, 0);
     if (result == ST_OK)
         result = salvage_read_view(self->from, 0, FAMILY_OUTBOX, take_record, self, why);
@@ -395,6 +498,14 @@ static outcome walk_ids(walk *self, failure *why) {
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
+/* Buries that the evidence saw and the ledger has not: at most so many dead letters are gone. An
+ * event whose bury is lost is pending again, when the hint has not passed it. */
+static uint64_t count_lost_buries(const walk *self, uint32_t route) {
+    uint32_t counted = (uint32_t)self->meta->routes[route].synced.ledger.buried;
+    uint32_t lost = self->from->seen.buried[route] - counted;
+    return self->from->witnessed && lost < UINT32_MAX / 2 ? lost : 0;
+}
+
 /* The ledger against what is there; and as it will be. */
 static outcome settle_ledger(walk *self, uint32_t number, failure *why) {
     route_survey *route = &self->out->routes[number];
@@ -406,8 +517,11 @@ static outcome settle_ledger(walk *self, uint32_t number, failure *why) {
         const store_loss *loss = &self->out->losses[i];
         if (loss->route == number && loss->dead) dead_lost += loss->last - loss->first + 1;
     }
-    if (ledger->dead > route->dead + dead_lost)
-        route->dead_missing = ledger->dead - route->dead - dead_lost;
+    uint64_t buried_lost = count_lost_buries(self, number);
+    uint64_t expected = ledger->dead + buried_lost;
+    if (expected > route->dead + dead_lost)
+        route->dead_missing = expected - route->dead - dead_lost;
+    ledger->buried += buried_lost;
     bool agrees = ledger->dead == route->dead && ledger->dead_bytes == self->dead_bytes[number];
     if (!agrees)
         result =

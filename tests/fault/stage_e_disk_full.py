@@ -30,7 +30,7 @@ from .stage import Summary, Torture, Violation
 LETTER = "E"
 TITLE = "the disk is full, and is freed"
 SHORT = 0.13
-MUTANTS = ["ack-without-room", "ack-of-a-failed-write"]
+MUTANTS = ["ack-without-room", "ack-of-a-failed-write", "no-reserve"]
 
 CYCLES = 30
 MIB = 1 << 20
@@ -100,6 +100,11 @@ class Supervisor:
             self._killed = True
             self.server.process.kill()
 
+    @property
+    def ends(self) -> int:
+        """How often it ended by itself."""
+        return self.exits + self.aborts
+
     def check(self) -> None:
         if self.wrong:
             raise Violation(self.wrong)
@@ -141,24 +146,24 @@ class Probe:
             if not any(isinstance(each, error_details_pb2.RetryInfo) and each.retry_delay.ToMilliseconds() > 0 for each in details(refusal)):
                 raise Violation(f"refused without a hint when to come again: {refusal.details()}") from None
             return "FULL"
+        if self.acks and answer.sequence <= self.acks[-1].sequence:
+            raise Violation(f"acknowledged as {answer.sequence}, after {self.acks[-1].sequence}")
         self.acks.append(Ack(answer.id, "probe", number, answer.route, answer.sequence, answer.duplicate, answer.store))
         return "OK"
 
-    def until(self, outcome: str, supervisor: Supervisor, timeout: float) -> float:
-        """Waits for an outcome; the seconds it took."""
-        began = time.monotonic()
+    def until(self, outcome: str, supervisor: Supervisor, timeout: float = 40, steadily: bool = False) -> float:
+        """Waits for an outcome; the seconds it took. `steadily`: the server must not end meanwhile."""
+        began, ends = time.monotonic(), supervisor.ends
         seen: dict[str, int] = {}
-
-        def is_so() -> bool:
-            supervisor.check()
-            now = self.send()
+        while (now := self.send()) != outcome:
             seen[now] = seen.get(now, 0) + 1
-            return now == outcome
-
-        try:
-            wait_for(is_so, f"{outcome} (saw {seen})", timeout)
-        except AssertionError as error:
-            raise Violation(f"{error}\n{supervisor.server.log(20)}\n{self.volume.listing()}") from error
+            supervisor.check()
+            if steadily and supervisor.ends > ends:
+                raise Violation(f"the reserve was not kept, the server ran into the full disk:\n{supervisor.server.log(20)}")
+            if time.monotonic() > began + timeout:
+                log = f"{supervisor.server.log(20)}\n{self.volume.listing()}"
+                raise Violation(f"waited {timeout:g} s for {outcome}, saw {seen}\n{log}")
+            time.sleep(0.05)
         supervisor.check()
         return time.monotonic() - began
 
@@ -166,17 +171,14 @@ class Probe:
 def cycle(it: Torture, kafka: KafkaCluster, volume: Volume, supervisor: Supervisor, probe: Probe, number: int) -> float:
     """Fill, be refused, perhaps kill, free, be accepted. The seconds from the freeing to the first acknowledgement."""
     by_events, greedy = number % 2 == 0, number % 4 == 3
-    exits = supervisor.exits + supervisor.aborts
     if by_events:
         kafka.pause_all()
     else:
         volume.fill()
-    probe.until("FULL", supervisor, 90)
-    if by_events and supervisor.exits + supervisor.aborts > exits:
-        raise Violation(f"the reserve was not kept: the server ran into the full disk\n{supervisor.server.log()}")
-    for _ in range(it.random.randrange(3)):
+    probe.until("FULL", supervisor, steadily=by_events)
+    for _ in range(it.random.randrange(by_events ^ 1, 3)):
         supervisor.kill9()
-        probe.until("FULL", supervisor, 60)  # it starts on the full volume
+        probe.until("FULL", supervisor)  # it starts on the full volume
     if greedy:  # whatever the server gave up is taken: no promise that it starts, but it must come back
         for _ in range(2):
             supervisor.kill9()
@@ -186,21 +188,21 @@ def cycle(it: Torture, kafka: KafkaCluster, volume: Volume, supervisor: Supervis
         kafka.resume_all()
     else:
         volume.free()
-    return probe.until("OK", supervisor, 90)
+    return probe.until("OK", supervisor)
 
 
 def run(it: Torture) -> Summary:
     summary = Summary()
     slowest = 0.0
     config = {
-        "storage": {"memtable": "4MiB", "reserve_free": RESERVE, "ballast": BALLAST},
+        "storage": {"memtable": "1MiB", "reserve_free": RESERVE, "ballast": BALLAST},
         "kafka": {"topic_partitions": 3},
         "data_dir": str(it.folder / "volume" / "data"),
     }
     with Volume(it.folder / "volume") as volume, KafkaCluster() as kafka:
         server = Ingestd(it.folder / "server", kafka.bootstrap, config, binary=it.program("ingestd"))
         shapes = ("transaction", "group")
-        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=32, size=24000, shapes=shapes) as load:
+        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=64, size=24000, shapes=shapes) as load:
             probe = Probe(server.target, volume)
             cycles = it.full(CYCLES)
             for number in range(cycles):
@@ -212,6 +214,6 @@ def run(it: Torture) -> Summary:
             summary.events = check_exactly_once(acks, read_all(kafka.bootstrap, "ingest.transactions", timeout=120))
             check_sequences(acks)
             supervisor.check()
-    summary.cycles, summary.acks, summary.faults = cycles, len(acks), supervisor.exits
+    summary.cycles, summary.acks, summary.faults = cycles, len(acks), supervisor.ends
     summary.notes = {"slowest_recovery_s": round(slowest, 1), "exits": supervisor.exits, "aborts": supervisor.aborts}
     return summary
