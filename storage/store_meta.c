@@ -207,7 +207,7 @@ outcome meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *fo
         take_uuid(&in, &store->id);
         return understood(in.ok);
     }
-    if (strip(&key, "ids", 0)) return ids_window_get(&store->ids, value);
+    if (strip(&key, "ids", 0)) return understood(ids_window_get(&store->ids, value));
     if (strip(&key, "opened/", 8)) return load_incarnation(store, get_be64(key.data), &in);
     if (strip(&key, "route/", 1)) return understood(load_route(store, key.data[0], &in));
     if (strip(&key, "anchor/", 1) && key.data[0] < STORE_ROUTES_MAX)
