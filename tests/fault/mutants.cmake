@@ -9,7 +9,6 @@ add_mutant(ids_unchecked storage/committer.c store_worker)
 add_mutant(folder_unsynced storage/folder.c store_worker)
 add_mutant(torn_tail_kept storage/wal_check.c store_worker)
 add_mutant(torn_manifest_kept storage/recovery.c store_worker)
-add_mutant(manifest_unsynced storage/manifest.c store_worker)
 # H, the simulation
 add_mutant(position-outside-transaction server/kafka_sink.c simulate)
 add_mutant(position-read-to-stable-offset server/kafka_sink.c simulate)
