@@ -439,18 +439,16 @@ outcome store_note_evidence(event_store *store, failure *why) {
     return evidence_write(&store->witness, &now, why);
 }
 
-/* What the MANIFEST was a second ago has been synced by now; at its end that is not sure. */
+/* RocksDB may just be writing to the MANIFEST: its end is noted when it is sure to stay. */
 static outcome note_manifest(event_store *store, failure *why) {
     char database[PATH_SIZE];
     path_join(database, store->directory, "db");
     manifest_extent now = manifest_now(database);
-    bool rests = now.number == store->manifest_seen.number && now.size == store->manifest_seen.size;
     bool noted =
         now.number == store->manifest_noted.number && now.size == store->manifest_noted.size;
-    store->manifest_seen = now;
-    if (!rests || noted || !now.number) return ST_OK;
-    store->manifest_noted = now;
-    return store_note_evidence(store, why);
+    if (noted || !now.number) return ST_OK;
+    outcome result = manifest_sync(database, &store->manifest_noted, why);
+    return result == ST_OK ? store_note_evidence(store, why) : result;
 }
 
 static outcome write_batch(committer *self, failure *why) {

@@ -12,7 +12,7 @@ typedef struct evidence_state {
     uint64_t writes;                   /* RocksDB's sequence number: counts every write */
     uint64_t last[STORE_ROUTES_MAX];   /* last synced sequence per route */
     uint32_t buried[STORE_ROUTES_MAX]; /* moved to the dead letters ever, modulo 2^32 */
-    /* RocksDB's MANIFEST: its number, and a size that it had had for some time. */
+    /* RocksDB's MANIFEST: its number, and a size to which it was synced. */
     uint64_t manifest_number;
     uint64_t manifest_size;
 } evidence_state;

@@ -16,6 +16,7 @@
 #include "storage/wal_log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -155,6 +156,23 @@ manifest_extent manifest_now(const char *database) {
     now.number = strtoull(name + PREFIX_SIZE, NULL, 10);
     now.size = (uint64_t)status.st_size;
     return now;
+}
+
+outcome manifest_sync(const char *database, manifest_extent *synced, failure *why) {
+    char path[PATH_SIZE];
+    char name[NAME_SIZE];
+    struct stat status;
+    outcome result = read_current(database, name, why);
+    if (result != ST_OK) return result;
+    path_join(path, database, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    bool done = file >= 0 && fstat(file, &status) == 0 && fsync(file) == 0;
+    int error = errno;
+    if (file >= 0) (void)close(file);
+    if (!done) return fail(why, ST_IO, "", "%s: cannot sync: %s", path, strerror(error));
+    *synced = (manifest_extent){.number = strtoull(name + PREFIX_SIZE, NULL, 10),
+                                .size = (uint64_t)status.st_size};
+    return folder_sync(database, why);
 }
 
 outcome manifest_repair(const char *database, const manifest_facts *facts, const char *saved_as,

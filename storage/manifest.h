@@ -37,5 +37,7 @@ MUST_CHECK outcome manifest_repair(const char *database, const manifest_facts *f
                                    const char *saved_as, failure *why);
 /* Of a database in use: what it is now, synced or not. Zeros when it cannot be told. */
 manifest_extent manifest_now(const char *database);
+/* The same, after a sync of it and of its name: what a power cut cannot take back. Blocks. */
+MUST_CHECK outcome manifest_sync(const char *database, manifest_extent *synced, failure *why);
 
 #endif

@@ -223,10 +223,11 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
 }
 
 static outcome note_opening(event_store *store, const char *database, failure *why) {
-    store->manifest_noted = manifest_now(database);
+    outcome result = manifest_sync(database, &store->manifest_noted, why);
+    if (result != ST_OK) return result;
     for (uint32_t i = 0; i < store->route_count; i++)
         store->routes[i].staged = store->routes[i].synced;
-    outcome result = store_note_evidence(store, why);
+    result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 

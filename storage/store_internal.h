@@ -98,7 +98,6 @@ struct event_store {
     int lock_file;   /* flock held while open */
     store_db db;
     evidence witness;               /* the committer's, once it runs; so are */
-    manifest_extent manifest_seen;  /* at the last look, and */
     manifest_extent manifest_noted; /* what the witness knows */
     ballast ballast;                /* the cleaner's, once it runs */
     bool compaction_held;           /* likewise: since the opening, for want of room */

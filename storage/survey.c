@@ -140,9 +140,9 @@ static outcome load_entries(salvage *from, const meta_entries *entries, event_st
     for (size_t i = 0; i < entries->count; i++) {
         const meta_entry *entry = &entries->list[i];
         bytes value = bytes_of(entry->data + entry->key_len, entry->len - entry->key_len);
-        outcome read = meta_load_entry(meta, meta_key_of(entry), value, &format);
-        if (read == ST_NO_MEMORY) return fail(why, read, "", "no memory for meta");
-        *whole = *whole && read == ST_OK;
+        outcome result = meta_load_entry(meta, meta_key_of(entry), value, &format);
+        if (result == ST_NO_MEMORY) return fail(why, result, "", "no memory for meta");
+        if (result != ST_OK) *whole = false;
     }
     *whole = is_whole(from, entries, meta) && *whole;
     if (format <= STORE_FORMAT) return ST_OK;

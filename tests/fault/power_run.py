@@ -51,7 +51,7 @@ class PowerRun:
             "POWER_FROM_MARK": str(int(from_mark)),
             "POWER_AIM": aim,
             "POWER_FAULT": fault,
-            "POWER_SYNC_US": str(self.random.choice((0, 50, 400))),
+            "POWER_SYNC_US": str(self.random.choice((0, 50, 400) if from_mark else (0, 400, 3000))),
             "POWER_REPORT": str(report),
         }
         command = [self.it.program("store_worker"), self.volume, self.oracle, self.random.getrandbits(63), acks]

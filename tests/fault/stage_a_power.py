@@ -38,7 +38,7 @@ def cut_store(it: Torture, number: int, seed: int, cuts: int) -> Summary:
     notes = dict.fromkeys(("in_opening", "at_manifest", "at_the_end", "torn_files", "lost_names"), 0)
     for cut in range(cuts):
         opening = cut == 0 or run.random.random() < 0.2
-        aim = "sync:MANIFEST" if not opening and run.random.random() < 0.25 else ""
+        aim = "sync:MANIFEST" if cut and run.random.random() < 0.2 else ""
         calls = run.random.randint(1, OPENING_CALLS if opening else AIMED_CALLS if aim else WORKING_CALLS)
         if cut == 0:  # so that many stores are cut at each call that makes them
             calls = 1 + number % FIRST_CALLS
