@@ -9,6 +9,7 @@ The ledger of acknowledgements is on another volume.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -35,6 +36,7 @@ MUTANTS = ["ack-without-room", "ack-of-a-failed-write", "no-reserve"]
 CYCLES = 30
 MIB = 1 << 20
 VOLUME, RESERVE, BALLAST = 256 * MIB, 16 * MIB, 64 * MIB
+EVENT_BYTES = 24_000
 EX_IOERR = 74
 # A RocksDB built with its assertions, as Debian's is, may be faster than we are: it aborts when one of its threads comes
 # back to a file on which a write has failed.
@@ -132,10 +134,11 @@ class Probe:
         self.client = IngestClient(target)
         self.volume = volume
         self.acks: list[Ack] = []
+        self.sent = self.last = self.bursts = 0
 
     def send(self) -> str:
         """OK, FULL, or the name of a code that passes (the server is away)."""
-        number = len(self.acks) + 1
+        number = self.sent + 1
         event = transaction("create_user", id=f"probe-{number}", key="probe")
         event.attributes["counter"] = str(number)
         try:
@@ -146,10 +149,25 @@ class Probe:
             if not any(isinstance(each, error_details_pb2.RetryInfo) and each.retry_delay.ToMilliseconds() > 0 for each in details(refusal)):
                 raise Violation(f"refused without a hint when to come again: {refusal.details()}") from None
             return "FULL"
-        if self.acks and answer.sequence <= self.acks[-1].sequence:
-            raise Violation(f"acknowledged as {answer.sequence}, after {self.acks[-1].sequence}")
+        if answer.sequence <= self.last:
+            raise Violation(f"acknowledged as {answer.sequence}, after {self.last}")
+        self.sent, self.last = number, answer.sequence
         self.acks.append(Ack(answer.id, "probe", number, answer.route, answer.sequence, answer.duplicate, answer.store))
         return "OK"
+
+    def burst(self) -> None:
+        """More than a log has preallocated, at once, so that the log itself meets the full disk."""
+        self.bursts += 1
+        keys = [f"burst.{self.bursts}.{number}" for number in range(120)]
+        events = [transaction("create_user", id=f"{key}-1", key=key, data=os.urandom(EVENT_BYTES)) for key in keys]
+        try:
+            results = self.client.publish_batch(events, timeout=10)
+        except grpc.RpcError:
+            results = [None] * len(keys)
+        for key, result in zip(keys, results):
+            it = result.response if result is not None and result.HasField("response") else None
+            told = (it.route, it.sequence, it.duplicate, it.store) if it else ("", 0, False, "")
+            self.acks.append(Ack(f"{key}-1", key, 1, *told))
 
     def until(self, outcome: str, supervisor: Supervisor, timeout: float = 40, steadily: bool = False) -> float:
         """Waits for an outcome; the seconds it took. `steadily`: the server must not end meanwhile."""
@@ -168,13 +186,25 @@ class Probe:
         return time.monotonic() - began
 
 
+def just_measured(server: Ingestd) -> None:
+    """Waits until the server has looked at the free space: what fills the volume now takes it by surprise."""
+
+    def free() -> float:
+        return server.metrics()["ingest_disk_free_bytes"]
+
+    before = wait_for(free, "the free space")
+    wait_for(lambda: free() != before, "the free space to be measured", interval=0.01)
+
+
 def cycle(it: Torture, kafka: KafkaCluster, volume: Volume, supervisor: Supervisor, probe: Probe, number: int) -> float:
     """Fill, be refused, perhaps kill, free, be accepted. The seconds from the freeing to the first acknowledgement."""
     by_events, greedy = number % 2 == 0, number % 4 == 3
     if by_events:
         kafka.pause_all()
     else:
+        just_measured(supervisor.server)
         volume.fill()
+        probe.burst()
     probe.until("FULL", supervisor, steadily=by_events)
     for _ in range(it.random.randrange(by_events ^ 1, 3)):
         supervisor.kill9()
@@ -202,7 +232,7 @@ def run(it: Torture) -> Summary:
     with Volume(it.folder / "volume") as volume, KafkaCluster() as kafka:
         server = Ingestd(it.folder / "server", kafka.bootstrap, config, binary=it.program("ingestd"))
         shapes = ("transaction", "group")
-        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=64, size=24000, shapes=shapes) as load:
+        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=64, size=EVENT_BYTES, shapes=shapes) as load:
             probe = Probe(server.target, volume)
             cycles = it.full(CYCLES)
             for number in range(cycles):
