@@ -161,11 +161,12 @@ class KafkaProxy(LoopThread):
         """Lets go what the rule holds."""
         self._run(self._change(rule.released.set))
 
-    def ambush(self, rule: Rule, produced: int, timeout: float) -> bool:
-        """Releases a stolen EndTxn inside a later transaction of its transactional id: once `produced` of its Produce
-        requests have been answered. Every other request waits until the late one has had its answer, and the
-        coordinator some time to write its markers. False: no such transaction came in time."""
-        return self._run(self._lie_in_wait(rule, produced, timeout))
+    def ambush(self, rule: Rule, api: Api, number: int, timeout: float) -> bool:
+        """Releases a stolen EndTxn inside a later transaction of its transactional id: when the transaction's
+        `number`th Produce has been answered (api=PRODUCE), or before its `number`th AddPartitionsToTxn, once the requests
+        before that are answered. All else waits until the late one has had its answer, and the coordinator some time to
+        write its markers. False: no such transaction came in time."""
+        return self._run(self._lie_in_wait(rule, api, number, timeout))
 
     # -- in the loop
 
@@ -230,10 +231,12 @@ class KafkaProxy(LoopThread):
             await self._quiet.wait()
         return not rule or rule.do not in ("drop", "cut")
 
-    async def _answered(self, message: Message) -> None:
-        """Springs the ambush for which this answer was the last."""
-        for ambush in [each for each in self._ambushes if each.complete(message)]:
+    async def _observe(self, message: Message) -> None:
+        """Springs the ambush for which this message is the one."""
+        for ambush in [each for each in self._ambushes if each.is_at(message)]:
             self._ambushes.remove(ambush)
+            if not message.answer:
+                await asyncio.sleep(0.2)
             self._quiet.clear()
             try:
                 ambush.rule.released.set()
@@ -243,8 +246,8 @@ class KafkaProxy(LoopThread):
                 self._quiet.set()
                 ambush.sprung.set()
 
-    async def _lie_in_wait(self, rule: Rule, produced: int, timeout: float) -> bool:
-        ambush = _Ambush(rule, rule.taken[0].transactional_id, produced)
+    async def _lie_in_wait(self, rule: Rule, api: Api, number: int, timeout: float) -> bool:
+        ambush = _Ambush(rule, rule.taken[0].transactional_id, api, number)
         self._ambushes.append(ambush)
         try:
             await asyncio.wait_for(ambush.sprung.wait(), timeout)
@@ -257,20 +260,22 @@ class KafkaProxy(LoopThread):
 
 
 class _Ambush:
-    """Waits for an AddPartitionsToTxn of the id, then for so many Produce."""
+    """Waits for the `number`th message of a transaction: an answer to Produce, or a request AddPartitionsToTxn."""
 
-    def __init__(self, rule: Rule, transactional_id: str, produced: int):
-        self.rule, self.transactional_id, self.left = rule, transactional_id, produced
-        self.open = False
+    def __init__(self, rule: Rule, transactional_id: str, api: Api, number: int):
+        self.rule, self.transactional_id = rule, transactional_id
+        self.api, self.number, self.count = api, number, 0
         self.sprung = asyncio.Event()
 
-    def complete(self, answered: Message) -> bool:
-        if answered.api not in COMPACT_FROM or answered.transactional_id != self.transactional_id:
+    def is_at(self, message: Message) -> bool:
+        if message.api not in COMPACT_FROM or message.transactional_id != self.transactional_id:
             return False
-        if answered.api == Api.PRODUCE and self.open:
-            self.left -= 1
-        self.open = self.open or answered.api == Api.ADD_PARTITIONS_TO_TXN
-        return self.open and self.left <= 0
+        if message.api == Api.END_TXN:  # what follows belongs to another transaction
+            self.count = 0
+        if message.api != self.api or message.answer != (self.api == Api.PRODUCE):
+            return False
+        self.count += 1
+        return self.count == self.number
 
 
 class _Link:
@@ -305,6 +310,7 @@ class _Link:
                 continue
             message = _request(self.broker, frame)
             self.proxy.seen[message.api] += 1
+            await self.proxy._observe(message)
             if await self.proxy._passes(self, message):
                 self._asked[message.correlation] = message
                 await _write(self._to_broker, frame)
@@ -319,7 +325,7 @@ class _Link:
             if self._late and self._late[0].correlation == message.correlation:
                 self._late[1].arrived.set()
                 continue
-            await self.proxy._answered(message)
+            await self.proxy._observe(message)
             if await self.proxy._passes(self, message):
                 await _write(self._to_client, frame)
         if self._late:
