@@ -254,7 +254,7 @@ static void a_newer_format_is_refused(void **state) {
     append_each(f, "a", 3);
     close_fixture(f);
     (void)snprintf(database, sizeof database, "%s/db", f->directory);
-    assert_int_equal(store_db_open(&db, database, &f->options, NULL, &f->why), ST_OK);
+    assert_int_equal(store_db_open(&db, database, &f->options, NULL, false, &f->why), ST_OK);
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     put_le32(format, 2);
     batch_put(&db, batch, FAMILY_META, bytes_of_string("format"), bytes_of(format, 4));
