@@ -24,7 +24,7 @@ from .stage import Summary, Torture, Violation
 LETTER = "G"
 TITLE = "a network that is cut, slow, one-sided and late"
 SHORT = 0.045
-MUTANTS = ["producer-kept-after-abort", "producer-kept-after-doubt"]
+MUTANTS = ["producer-kept-after-doubt", "doubt-believed"]
 
 FAULTS = 200
 RATE = 1000
