@@ -14,14 +14,14 @@ LETTER = "A"
 TITLE = "power cuts on the storage library"
 SHORT = 0.1
 MUTANTS = (
-    "sync_off",
-    "acked_before_sync",
-    "visible_before_sync",
-    "evidence_before_sync",
-    "ids_unchecked",
-    "folder_unsynced",
-    "torn_tail_kept",
-    "torn_manifest_kept",
+    "sync-off",
+    "acked-before-sync",
+    "visible-before-sync",
+    "evidence-before-sync",
+    "ids-unchecked",
+    "folder-unsynced",
+    "torn-tail-kept",
+    "torn-manifest-kept",
 )
 
 CUTS = 2000

@@ -18,7 +18,7 @@ from .stage import Summary, Torture
 LETTER = "D"
 TITLE = "writes, syncs, opens, renames and allocations that fail"
 SHORT = 0.1
-MUTANTS = ("failed_sync_ignored",)
+MUTANTS = ("failed-sync-ignored",)
 
 FAULTS = 1000
 FAULTS_PER_STORE = 10
