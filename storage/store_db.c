@@ -35,7 +35,7 @@ outcome store_db_outcome(char *error, const char *doing, failure *why) {
     if (!error) return ST_OK;
     /* A file of the database that is not there is damage, too. */
     bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file") ||
-                   strstr(error, "does not exist");
+                   strstr(error, "does not exist") || strstr(error, "Column family not found");
     outcome code = corrupt ? ST_CORRUPT : ST_IO;
     code = fail(why, code, "", "%s: %s", doing, error);
     rocksdb_free(error);

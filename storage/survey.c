@@ -164,6 +164,18 @@ static outcome make_meta(salvage *from, meta_entries *entries, event_store **met
     return result;
 }
 
+static outcome end_reading(void *arg, bytes key, bytes value, failure *why) {
+    (void)arg, (void)key, (void)value, (void)why;
+    return ST_PRECONDITION;
+}
+
+static bool has_records(salvage *from) {
+    bool any = false;
+    for (int view = 0; view < from->view_count; view++)
+        any = any || salvage_read_view(from, view, FAMILY_OUTBOX, end_reading, NULL, NULL) != ST_OK;
+    return any;
+}
+
 outcome survey_meta(salvage *from, event_store **meta, failure *why) {
     meta_entries entries = {0};
     bool whole = false;
@@ -176,8 +188,15 @@ outcome survey_meta(salvage *from, event_store **meta, failure *why) {
             result = salvage_read_view(from, view, FAMILY_META, take_meta, &entries, why);
         if (result == ST_OK) result = make_meta(from, &entries, meta, &whole, why);
     }
+    bool empty = entries.count == 0;
     free_entries(&entries);
     if (result != ST_OK || whole) return result;
+    if (empty && !from->witnessed && !has_records(from)) {
+        store_free(*meta);
+        return fail(why, ST_NOT_FOUND, "",
+                    "%s has no store yet: its first start was cut short, the next one will do",
+                    from->directory);
+    }
     from->survey->identity_lost = true;
     result = salvage_note(from->survey, why, "meta is not whole: the store's id, or more, is gone");
     if (result != ST_OK) store_free(*meta);
