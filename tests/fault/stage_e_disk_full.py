@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -59,8 +60,14 @@ class Volume:
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
     def fill(self) -> None:
-        """To the last byte."""
+        """To the last byte, and fast."""
         with open(self.hog, "ab", buffering=0) as file:
+            free = os.statvfs(self.folder)
+            try:
+                os.posix_fallocate(file.fileno(), file.tell(), free.f_bavail * free.f_frsize)
+                file.seek(0, os.SEEK_END)
+            except OSError:
+                pass  # the server was faster
             for size in (MIB, 4096, 1):
                 try:
                     while file.write(b"\0" * size) == size:
@@ -155,11 +162,12 @@ class Probe:
         self.acks.append(Ack(answer.id, "probe", number, answer.route, answer.sequence, answer.duplicate, answer.store))
         return "OK"
 
-    def burst(self) -> None:
-        """More than a log has preallocated, at once, so that the log itself meets the full disk."""
+    def burst(self, first: Callable[[], object] = lambda: None) -> None:
+        """Does `first`, and sends more than a log has preallocated, so that the log itself would meet a full disk."""
         self.bursts += 1
         keys = [f"burst.{self.bursts}.{number}" for number in range(120)]
         events = [transaction("create_user", id=f"{key}-1", key=key, data=os.urandom(EVENT_BYTES)) for key in keys]
+        first()
         try:
             results = self.client.publish_batch(events, timeout=10)
         except grpc.RpcError:
@@ -169,30 +177,31 @@ class Probe:
             told = (it.route, it.sequence, it.duplicate, it.store) if it else ("", 0, False, "")
             self.acks.append(Ack(f"{key}-1", key, 1, *told))
 
-    def until(self, outcome: str, supervisor: Supervisor, timeout: float = 40, steadily: bool = False) -> float:
-        """Waits for an outcome; the seconds it took. `steadily`: the server must not end meanwhile."""
+    def until(self, outcome: str, supervisor: Supervisor, timeout: float = 40, filling: bool = False) -> float:
+        """Waits for an outcome; the seconds it took. `filling`: with many events, and the server must not end."""
         began, ends = time.monotonic(), supervisor.ends
         seen: dict[str, int] = {}
         while (now := self.send()) != outcome:
             seen[now] = seen.get(now, 0) + 1
             supervisor.check()
-            if steadily and supervisor.ends > ends:
+            if filling and supervisor.ends > ends:
                 raise Violation(f"the reserve was not kept, the server ran into the full disk:\n{supervisor.server.log(20)}")
             if time.monotonic() > began + timeout:
                 log = f"{supervisor.server.log(20)}\n{self.volume.listing()}"
                 raise Violation(f"waited {timeout:g} s for {outcome}, saw {seen}\n{log}")
-            time.sleep(0.05)
+            self.burst() if filling else time.sleep(0.05)
         supervisor.check()
         return time.monotonic() - began
 
 
 def just_measured(server: Ingestd) -> None:
-    """Waits until the server has looked at the free space: what fills the volume now takes it by surprise."""
+    """Waits until the server has just seen ample free space: what fills the volume now takes it by surprise."""
 
     def free() -> float:
         return server.metrics()["ingest_disk_free_bytes"]
 
-    before = wait_for(free, "the free space")
+    wait_for(lambda: free() > VOLUME / 3, "the last cycle's backlog to drain", 60)
+    before = free()
     wait_for(lambda: free() != before, "the free space to be measured", interval=0.01)
 
 
@@ -202,10 +211,8 @@ def cycle(it: Torture, kafka: KafkaCluster, volume: Volume, supervisor: Supervis
     if by_events:
         kafka.pause_all()
     else:
-        just_measured(supervisor.server)
-        volume.fill()
-        probe.burst()
-    probe.until("FULL", supervisor, steadily=by_events)
+        probe.burst(lambda: (just_measured(supervisor.server), volume.fill()))
+    probe.until("FULL", supervisor, filling=by_events)
     for _ in range(it.random.randrange(by_events ^ 1, 3)):
         supervisor.kill9()
         probe.until("FULL", supervisor)  # it starts on the full volume
@@ -232,7 +239,7 @@ def run(it: Torture) -> Summary:
     with Volume(it.folder / "volume") as volume, KafkaCluster() as kafka:
         server = Ingestd(it.folder / "server", kafka.bootstrap, config, binary=it.program("ingestd"))
         shapes = ("transaction", "group")
-        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=64, size=EVENT_BYTES, shapes=shapes) as load:
+        with Supervisor(server) as supervisor, Load(server.target, it.folder, lanes=64, rate=200, size=EVENT_BYTES, shapes=shapes) as load:
             probe = Probe(server.target, volume)
             cycles = it.full(CYCLES)
             for number in range(cycles):
