@@ -439,16 +439,27 @@ outcome store_note_evidence(event_store *store, failure *why) {
     return evidence_write(&store->witness, &now, why);
 }
 
-/* RocksDB may just be writing to the MANIFEST: its end is noted when it is sure to stay. */
+/*
+ * RocksDB may just be writing to the MANIFEST, so it is synced here as well. That alone proves
+ * nothing: had RocksDB's own sync failed before, ours would find clean pages. So what was synced is
+ * noted only at the next look, when no job of RocksDB has failed meanwhile.
+ */
 static outcome note_manifest(event_store *store, failure *why) {
     char database[PATH_SIZE];
     path_join(database, store->directory, "db");
+    uint64_t errors = store_db_background_errors(&store->db);
+    bool sure = errors == store->errors_seen;
+    manifest_extent synced = store->manifest_seen;
     manifest_extent now = manifest_now(database);
-    bool noted =
-        now.number == store->manifest_noted.number && now.size == store->manifest_noted.size;
-    if (noted || !now.number) return ST_OK;
-    outcome result = manifest_sync(database, &store->manifest_noted, why);
-    return result == ST_OK ? store_note_evidence(store, why) : result;
+    store->errors_seen = errors;
+    if (now.number && !manifest_extent_equal(&now, &synced)) {
+        outcome result = manifest_sync(database, &store->manifest_seen, why);
+        if (result != ST_OK) return result;
+    }
+    if (!sure || !synced.number || manifest_extent_equal(&synced, &store->manifest_noted))
+        return ST_OK;
+    store->manifest_noted = synced;
+    return store_note_evidence(store, why);
 }
 
 static outcome write_batch(committer *self, failure *why) {

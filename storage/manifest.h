@@ -16,6 +16,10 @@ typedef struct manifest_extent {
     uint64_t size;
 } manifest_extent;
 
+static inline bool manifest_extent_equal(const manifest_extent *a, const manifest_extent *b) {
+    return a->number == b->number && a->size == b->size;
+}
+
 typedef struct manifest_facts {
     char file[32];          /* its name, as CURRENT says */
     manifest_extent extent; /* of what is sound in it */

@@ -222,12 +222,10 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     return ST_OK;
 }
 
-static outcome note_opening(event_store *store, const char *database, failure *why) {
-    outcome result = manifest_sync(database, &store->manifest_noted, why);
-    if (result != ST_OK) return result;
+static outcome note_opening(event_store *store, failure *why) {
     for (uint32_t i = 0; i < store->route_count; i++)
         store->routes[i].staged = store->routes[i].synced;
-    result = store_note_evidence(store, why);
+    outcome result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 
@@ -320,6 +318,7 @@ outcome store_recover(event_store *store, failure *why) {
     result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
                            store->compaction_held, why);
     if (result != ST_OK) return result;
+    store->manifest_noted = manifest_now(database); /* at once: so far the opening has synced it */
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
     if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());
@@ -329,6 +328,6 @@ outcome store_recover(event_store *store, failure *why) {
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
     /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(store->directory, why);
-    if (result == ST_OK) result = note_opening(store, database, why);
+    if (result == ST_OK) result = note_opening(store, why);
     return result;
 }

@@ -98,7 +98,9 @@ struct event_store {
     int lock_file;   /* flock held while open */
     store_db db;
     evidence witness;               /* the committer's, once it runs; so are */
-    manifest_extent manifest_noted; /* what the witness knows */
+    manifest_extent manifest_noted; /* what the witness knows, */
+    manifest_extent manifest_seen;  /* what was synced at the last look, and */
+    uint64_t errors_seen;           /* RocksDB's background errors by then */
     ballast ballast;                /* the cleaner's, once it runs */
     bool compaction_held;           /* likewise: since the opening, for want of room */
     uuid id;

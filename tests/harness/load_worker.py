@@ -64,6 +64,7 @@ class Lane:
 class Worker:
     PASSING = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
     PAUSE_S = 0.1
+    BROKEN_STREAM = "Internal error from Core"  # of the Python client, when the connection ends as it writes
 
     def __init__(self, options: argparse.Namespace):
         self.name, self.shapes = options.name, options.shapes.split(",")
@@ -154,7 +155,8 @@ class Worker:
             try:
                 await self._one_stream(lanes)
             except grpc.aio.AioRpcError as error:
-                await self._refused(error.code().name, error.details())
+                broken = error.code() is grpc.StatusCode.INTERNAL and error.details() == self.BROKEN_STREAM
+                await self._refused("UNAVAILABLE" if broken else error.code().name, error.details())
 
     async def _one_stream(self, lanes: list[Lane]) -> None:
         waiting: asyncio.Queue[Lane | None] = asyncio.Queue()

@@ -295,7 +295,8 @@ static int append_until_fatal(fixture *f) {
     for (int i = 0; i < 50 && !f->fatals; i++)
         usleep(100000);
     run_shell("rmdir %s/db/*.sst 2>/dev/null || true", f->directory);
-    _exit(f->fatals == 1 && acknowledged > 0 ? 0 : 2);
+    close_fixture(f);
+    return f->fatals == 1 && acknowledged > 0 ? 0 : 2;
 }
 
 static void a_failed_flush_stops_for_good(void **state) {

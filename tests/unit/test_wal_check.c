@@ -38,6 +38,18 @@ static void newest_wal(const char *directory, char *path, uint64_t *size) {
     *size = (uint64_t)status.st_size;
 }
 
+/* Once a second the committer writes the state of the id window, if ids were put: a batch too. */
+static void pass_a_tick(const fixture *f) {
+    char path[256];
+    uint64_t before;
+    uint64_t now;
+    newest_wal(f->directory, path, &before);
+    do {
+        usleep(2000);
+        newest_wal(f->directory, path, &now);
+    } while (now == before);
+}
+
 /* In the child: `small` batches of one, the WAL's size to the pipe, and one of `last` bytes. */
 static int fill_store(fixture *f, int small, size_t last, int pipe_end) {
     char path[256];
@@ -49,6 +61,7 @@ static int fill_store(fixture *f, int small, size_t last, int pipe_end) {
         (void)snprintf(id, sizeof id, "s%d", i);
         if (append_one(f, id, "some small body", NULL) != ST_OK) return 2;
     }
+    pass_a_tick(f); /* so that the next one is a second away */
     newest_wal(f->directory, path, &size);
     if (write(pipe_end, &size, sizeof size) != sizeof size) return 3;
     memset(body, 'x', last);
