@@ -70,10 +70,12 @@ typedef struct config {
         uint64_t reserve_free_bytes;   /* key storage.reserve_free; 1 GiB */
         uint64_t ballast_bytes;        /* key storage.ballast; 256 MiB */
         uint64_t ids_window_ms;        /* key storage.ids_window; 24 h */
+        uint64_t ids_budget_bytes;     /* key storage.ids_budget; 1 GiB */
         uint64_t queue_max_requests;   /* 65,536 */
         uint64_t queue_max_bytes;      /* 256 MiB */
         uint64_t memtable_bytes;       /* key storage.memtable; 32 MiB */
-    } storage;                         /* see store_options */
+        char accept_loss[16]; /* name of the one damage that a start may repair; empty: none */
+    } storage;                /* see store_options */
     struct {
         char brokers[2048];
         char positions_topic[250];   /* ingest.positions */

@@ -62,9 +62,12 @@ const config_key CONFIG_KEYS[] = {
     NUMBER(KEY_SIZE, "storage.reserve_free", storage.reserve_free_bytes, "1GiB", 0, 1024 * TIB, "free space of the volume below which events are refused"),
     NUMBER(KEY_SIZE, "storage.ballast", storage.ballast_bytes, "256MiB", 0, TIB, "held on the volume, released when a full one could not be opened"),
     NUMBER(KEY_DURATION, "storage.ids_window", storage.ids_window_ms, "24h", SECOND, 720 * HOUR, "how long a published id is remembered"),
+    NUMBER(KEY_SIZE, "storage.ids_budget", storage.ids_budget_bytes, "1GiB", 16 * MIB, 1024 * TIB, "ids of published events on disk; above it they are remembered for less long"),
     NUMBER(KEY_INTEGER, "storage.queue_max_requests", storage.queue_max_requests, "65536", 1, 16777216, "requests waiting for the disk"),
     NUMBER(KEY_SIZE, "storage.queue_max_bytes", storage.queue_max_bytes, "256MiB", MIB, 16 * GIB, "bytes waiting for the disk"),
     NUMBER(KEY_SIZE, "storage.memtable", storage.memtable_bytes, "32MiB", MIB, 4 * GIB, "write buffer of the outbox"),
+
+    STRING("storage.accept_loss", storage.accept_loss, "", "repair the damage that a refused start named so, and accept what is lost"),
 
     STRING("kafka.brokers", kafka.brokers, "", "bootstrap servers, host:port,host:port; required"),
     STRING("kafka.positions_topic", kafka.positions_topic, "ingest.positions", "compacted topic that holds the positions"),

@@ -54,6 +54,8 @@ static void write_ledger(metrics_writer *to, const picture *now) {
     EACH_ROUTE(to, METRICS_GAUGE, "ingest_events_pending", "Events that wait to be published.",
                route->store.pending);
     EACH_ROUTE(to, METRICS_GAUGE, "ingest_events_dead", "Dead letters.", route->store.dead);
+    EACH_ROUTE(to, METRICS_GAUGE, "ingest_dead_letter_bytes",
+               "What the dead letters take of their budget.", route->store.dead_bytes);
     EACH_ROUTE(to, METRICS_COUNTER, "ingest_events_purged_total",
                "Dead letters that an operator deleted.", route->store.purged);
     EACH_ROUTE(to, METRICS_COUNTER, "ingest_events_lost_total",
@@ -111,6 +113,8 @@ static void write_store(metrics_writer *to, const picture *now) {
     metrics_family(to, METRICS_GAUGE, "ingest_ids_window_seconds",
                    "How long the id of a published event is remembered, as in force.");
     metrics_real(to, METRICS_NO_LABELS, (double)now->store.ids_window_ms / 1000);
+    metrics_family(to, METRICS_GAUGE, "ingest_ids_bytes", "Tables of the ids on disk.");
+    metrics_integer(to, METRICS_NO_LABELS, now->store.ids_bytes);
     metrics_family(to, METRICS_GAUGE, "ingest_disk_free_bytes", "Free space of the volume.");
     metrics_integer(to, METRICS_NO_LABELS, now->store.disk_free_bytes);
 }

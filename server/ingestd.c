@@ -13,6 +13,7 @@
 #include "server/dead_letter_service.h"
 #include "server/default_catalogue.h"
 #include "server/exposition.h"
+#include "server/store_opening.h"
 #include "storage/clock.h"
 
 static const char INGEST_SERVICE[] = "ingest.v1.IngestService";
@@ -76,6 +77,7 @@ static outcome open_store(ingestd *it, failure *why) {
     store_options_init(&options);
     options.directory = all->data_dir;
     options.ids_window_ms = all->storage.ids_window_ms;
+    options.ids_budget_bytes = all->storage.ids_budget_bytes;
     options.backlog_budget_bytes = all->storage.backlog_budget_bytes;
     options.dead_budget_bytes = all->storage.dead_budget_bytes;
     options.reserve_free_bytes = all->storage.reserve_free_bytes;
@@ -86,7 +88,7 @@ static outcome open_store(ingestd *it, failure *why) {
     options.log = store_log;
     options.fatal = store_failed;
     options.arg = it;
-    outcome result = store_open(&options, &it->store, why);
+    outcome result = store_opening(&options, all->storage.accept_loss, &it->store, why);
     for (size_t i = 0; result == ST_OK && i < all->route_count; i++)
         result = store_route(it->store, all->routes[i].name, &it->store_routes[i], why);
     return result;

@@ -19,6 +19,7 @@
 #define OPEN_MS 30000
 #define ASK_MS 10000   /* metadata, cluster id, watermark */
 #define READ_MS 150000 /* a neighbour's open transaction holds us up until its time-out */
+#define CONFIRM_MS 10000
 #define QUEUE_FULL_MS 30000
 #define FLUSH_MS 30000
 #define COMMIT_MS 30000
@@ -52,6 +53,7 @@ struct kafka_sink {
     char transactional_id[POSITION_KEY_SIZE + 8];
     producer *current; /* NULL after discard */
     int64_t position_offset;
+    int64_t read_to; /* end of the last reading of the position; -1: it is confirmed */
     atomic_bool reachable;
     pthread_mutex_t log_lock; /* librdkafka logs from its own threads */
     log_limit log_limits[2];
@@ -302,6 +304,7 @@ kafka_sink *kafka_sink_new(const sink_options *options) {
     char store[UUID_TEXT_SIZE];
     it->options = *options;
     it->position_offset = -1;
+    it->read_to = -1;
     pthread_mutex_init(&it->log_lock, NULL);
     uuid_format(&options->store, store);
     position_key(&options->store, options->route->name, it->key);
@@ -441,8 +444,7 @@ static fault take_position(const kafka_sink *it, const rd_kafka_message_t *messa
 /* Reads up to an end of partition at or past `high`: the last offset is a commit marker, so the
  * messages alone never get there. */
 static fault scan(kafka_sink *it, rd_kafka_topic_t *topic, int32_t partition, int64_t high,
-                  found_position *out, sink_failure *why) {
-    int64_t deadline = clock_monotonic_ms() + READ_MS;
+                  int64_t deadline, found_position *out, sink_failure *why) {
     while (!out_of_time(it->options.stopping, deadline)) {
         rd_kafka_message_t *message = rd_kafka_consume(topic, partition, SLICE_MS);
         if (!message) continue;
@@ -454,6 +456,7 @@ static fault scan(kafka_sink *it, rd_kafka_topic_t *topic, int32_t partition, in
             break;
         case RD_KAFKA_RESP_ERR__PARTITION_EOF:
             end = message->offset >= high;
+            if (end) out->end = message->offset;
             break;
         case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
         case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
@@ -472,8 +475,9 @@ static fault scan(kafka_sink *it, rd_kafka_topic_t *topic, int32_t partition, in
 }
 
 static fault scan_from(kafka_sink *it, const char *name, int32_t partition, int64_t from,
-                       int64_t high, found_position *out, sink_failure *why) {
-    *out = (found_position){.offset = -1};
+                       int64_t high, int64_t limit_ms, found_position *out, sink_failure *why) {
+    int64_t deadline = clock_monotonic_ms() + limit_ms;
+    *out = (found_position){.offset = -1, .end = -1};
     rd_kafka_t *rk = new_reader_handle(it, "read_committed", why);
     if (!rk) return why->fault;
     fault what;
@@ -482,7 +486,7 @@ static fault scan_from(kafka_sink *it, const char *name, int32_t partition, int6
     if (!topic || rd_kafka_consume_start(topic, partition, from)) {
         what = failed_code(why, "reading the position", rd_kafka_last_error());
     } else {
-        what = scan(it, topic, partition, high, out, why);
+        what = scan(it, topic, partition, high, deadline, out, why);
         rd_kafka_consume_stop(topic, partition);
     }
     if (topic) rd_kafka_topic_destroy(topic);
@@ -493,12 +497,31 @@ static fault scan_from(kafka_sink *it, const char *name, int32_t partition, int6
 fault kafka_sink_read_position(kafka_sink *it, const char *topic, int32_t partition, int64_t hint,
                                found_position *out, sink_failure *why) {
     int64_t high;
-    *out = (found_position){.offset = -1};
+    *out = (found_position){.offset = -1, .end = -1};
     fault what = high_watermark(it, topic, partition, &high, why);
-    if (!what && hint >= 0) what = scan_from(it, topic, partition, hint, high, out, why);
+    if (!what && hint >= 0) what = scan_from(it, topic, partition, hint, high, READ_MS, out, why);
     if (!what && !out->found)
-        what = scan_from(it, topic, partition, RD_KAFKA_OFFSET_BEGINNING, high, out, why);
+        what = scan_from(it, topic, partition, RD_KAFKA_OFFSET_BEGINNING, high, READ_MS, out, why);
+    it->read_to = out->end > 0 ? out->end : 0;
     return what;
+}
+
+fault kafka_sink_confirm_position(kafka_sink *it, const char *topic, int32_t partition,
+                                  sink_failure *why) {
+    int64_t ours = it->current->position_offset;
+    found_position newer = {.end = it->read_to};
+    if (it->read_to < 0) return FAULT_NONE;
+    fault what = FAULT_NONE;
+    /* Our own open transaction begins there, so that is where committed records end. */
+    if (ours > it->read_to)
+        what = scan_from(it, topic, partition, it->read_to, ours, CONFIRM_MS, &newer, why);
+    if (what) return what;
+    if (newer.found || newer.end != ours)
+        return failed(why, FAULT_DOUBT, 0,
+                      "the position that was read is out of date: a broker answered that no longer "
+                      "leads its partition");
+    it->read_to = -1;
+    return FAULT_NONE;
 }
 
 /* ---- a transaction --------------------------------------------------------------------------- */

@@ -32,7 +32,7 @@ typedef struct sink_options {
 typedef struct sink_failure {
     fault fault;
     int32_t code; /* librdkafka's, or 0 */
-    char text[320];
+    char text[480];
 } sink_failure;
 
 /* The functions below return FAULT_NONE, or fill `why` and return why->fault. */
@@ -58,6 +58,7 @@ typedef struct found_position {
     bool found;
     position position;
     int64_t offset; /* of its record */
+    int64_t end;    /* the offset up to which was read; -1: it did not come to an end */
 } found_position;
 
 /* The last committed position of this route. Reads from `hint`, an offset where one was once, or
@@ -75,6 +76,14 @@ MUST_CHECK fault kafka_sink_produce_position(kafka_sink *it, const char *topic, 
                                              const position *value, sink_failure *why);
 /* Waits until every record is delivered, or one has failed. */
 MUST_CHECK fault kafka_sink_flush(kafka_sink *it, sink_failure *why);
+/*
+ * Whether the position that was read last is still the last one; to be called between flush and
+ * commit. A broker that has lost the lead of the partition and does not know it yet may have
+ * answered kafka_sink_read_position, from long ago; but it cannot have taken our position record,
+ * so what lies between the two is read now. Does nothing once it has been confirmed.
+ */
+MUST_CHECK fault kafka_sink_confirm_position(kafka_sink *it, const char *topic, int32_t partition,
+                                             sink_failure *why);
 /* `transport_error`: a connection was lost since begin. */
 MUST_CHECK fault kafka_sink_commit(kafka_sink *it, int64_t *elapsed_ms, bool *transport_error,
                                    sink_failure *why);

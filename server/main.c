@@ -1,7 +1,8 @@
 /*
  * ingestd's entry: configuration, signals, and the once-a-second tick. SIGTERM and SIGINT stop
- * gracefully, a second one at once. Exit codes (sysexits.h): 0 stopped, 78 configuration,
- * 74 the store cannot be written, 65 the store is damaged, 70 anything else at start.
+ * gracefully, a second one at once. Exit codes (sysexits.h): 0 stopped, 78 configuration, or the
+ * store is of a newer version, 74 the store cannot be written, 65 the store is damaged, 70 anything
+ * else at start.
  */
 #include <errno.h>
 #include <ftw.h>
@@ -44,6 +45,7 @@ static int exit_code(outcome result) {
     switch (result) {
     case ST_INVALID:
     case ST_TOO_LARGE:
+    case ST_PRECONDITION:
         return EX_CONFIG;
     case ST_CORRUPT:
         return EX_DATAERR;

@@ -119,11 +119,13 @@ static fault check_anchor(publisher *it) {
     if (!it->anchor.has_published) return draw_anchor(it, cluster);
     it->why = (sink_failure){.fault = FAULT_HALT};
     snprintf(it->why.text, sizeof it->why.text,
-             "this store publishes to %s %.100s, and was pointed at %.100s; correct %s",
+             "this store publishes to %s %.80s, and was pointed at %.80s; correct %s, or, to move "
+             "for good, stop the server and run: ingestctl store restore %.128s",
              same_cluster ? "positions topic" : "cluster",
              same_cluster ? it->anchor.positions_topic : it->anchor.cluster_id,
              same_cluster ? topic : cluster,
-             same_cluster ? "kafka.positions_topic" : "kafka.brokers");
+             same_cluster ? "kafka.positions_topic" : "kafka.brokers",
+             it->options.config->data_dir);
     return FAULT_HALT;
 }
 
@@ -223,14 +225,15 @@ static fault make_records(publisher *it, const event_record *record, event_recor
     return FAULT_NONE;
 }
 
-/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. */
+/* A suspect goes alone: nothing may be in the transaction before it, and it closes it. Tombstones
+ * neither: were it to fail for good, the position would never pass them. */
 static fault produce_event(publisher *it, const machine_order *order, const event_record *record,
                            machine_event *event) {
     event_records made = {0};
     fault what = make_records(it, record, &made);
     bool suspicious = order->suspect && made.largest_bytes >= order->suspect;
     event->filled.closed = suspicious;
-    if (suspicious && !(order->empty && event->filled.events == 0)) {
+    if (suspicious && !(order->empty && event->filled.last_sequence == 0)) {
         it->reader_next = 0; /* it will be read again */
         return FAULT_NONE;
     }
@@ -253,6 +256,14 @@ static void seek(publisher *it, uint64_t from) {
     it->reader_next = from;
 }
 
+static fault outbox_unreadable(publisher *it, const failure *why) {
+    it->why = (sink_failure){.fault = FAULT_HALT};
+    snprintf(it->why.text, sizeof it->why.text,
+             "reading the outbox: %.240s; stop the server and run: ingestctl store verify %.128s",
+             why->reason, it->options.config->data_dir);
+    return FAULT_HALT;
+}
+
 static void fill(publisher *it, const machine_order *order, machine_event *event) {
     fault what = FAULT_NONE;
     seek(it, order->from);
@@ -263,11 +274,11 @@ static void fill(publisher *it, const machine_order *order, machine_event *event
         outcome got = store_reader_next(it->reader, &record, &why);
         if (got == ST_NOT_FOUND) break;
         if (got) {
-            what = store_failed(it, FAULT_HALT, "reading the outbox", &why);
+            what = outbox_unreadable(it, &why);
             break;
         }
         it->reader_next = record.sequence + 1;
-        if (record.kind == RECORD_MOVED)
+        if (record.kind != RECORD_EVENT)
             event->filled.last_sequence = record.sequence;
         else
             what = produce_event(it, order, &record, event);
@@ -283,6 +294,9 @@ static void flush(publisher *it, const machine_order *order, machine_event *even
         what = kafka_sink_produce_position(it->sink, it->anchor.positions_topic,
                                            it->anchor.positions_partition, &value, &it->why);
     if (!what) what = kafka_sink_flush(it->sink, &it->why);
+    if (!what && transactional(it))
+        what = kafka_sink_confirm_position(it->sink, it->anchor.positions_topic,
+                                           it->anchor.positions_partition, &it->why);
     set_outcome(it, event, what, EV_FLUSHED);
 }
 
@@ -461,7 +475,8 @@ static void *run(void *argument) {
                                .max_events = it->options.settings->transaction_max_events,
                                .max_bytes = it->options.settings->transaction_max_bytes,
                                .linger_ms = (int64_t)it->options.settings->linger_ms,
-                               .doubt_ms = DOUBT_MS};
+                               .doubt_ms = DOUBT_MS,
+                               .store_directory = it->options.config->data_dir};
     memcpy(&options.seed, random.octets + 8, sizeof options.seed);
     const machine_order *order = machine_start(&it->machine, &options, clock_monotonic_ms());
     while (order->state != M_STOPPED) {

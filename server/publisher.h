@@ -48,7 +48,7 @@ void publisher_join(publisher *it, int64_t grace_ms);
 
 typedef struct publisher_status {
     publisher_state state;
-    char last_error[384]; /* "" when there was none */
+    char last_error[512]; /* "" when there was none */
     int64_t last_error_ms;
     uint64_t restarts[4]; /* producers replaced, by publisher_restart_reason */
     uint64_t transactions;

@@ -99,7 +99,9 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     it->order.discard = what;
     it->order.wait_ms = pause_ms(it, rule);
     it->failures++;
-    if (what == FAULT_ROUTE) it->limit = 1; /* a probe; grows again when it gets through */
+    /* A probe, which grows again when it gets through. Where dead letters are too many, it takes
+     * the position past the last of them: until then they cannot be purged. */
+    if (what == FAULT_ROUTE || what == FAULT_DEAD_FULL) it->limit = 1;
     return M_PAUSED;
 }
 
@@ -110,41 +112,42 @@ static uint64_t settled_before(const publisher_machine *it, const settle_facts *
     return it->position > facts->hint_sequence ? it->position : facts->hint_sequence;
 }
 
-/* Point 3 of the design's section 6. Fills `text` and returns false when only an operator can
- * decide. */
+/* Point 3 of the design's section 6. Fills `text` with what is wrong and the way out, and returns
+ * false, when only an operator can decide. */
 static bool position_is_sound(const publisher_machine *it, const settle_facts *facts, char *text,
                               size_t size) {
     uint64_t before = settled_before(it, facts);
+    const char *directory = it->options.store_directory;
+    char restore[256];
+    snprintf(restore, sizeof restore,
+             "stop the server and run: ingestctl store restore %.128s (may publish %" PRIu64
+             "..%" PRIu64 " twice)",
+             directory ? directory : "DATA_DIR", before + 1, facts->last_sequence);
     /* Position 0 claims nothing. The store forgets an opening that wrote one and died before it was
      * anchored, so that one may be unknown. */
     if (facts->found && facts->sequence > 0 && facts->known == ST_NOT_FOUND)
         snprintf(text, size,
-                 "Kafka's position %" PRIu64 " was written by an incarnation of this store that is "
+                 "Kafka's position %" PRIu64 " was written by an opening of this store that is "
                  "unknown here: the volume was rolled back or cloned. Bring the newest volume "
-                 "back, or restore this one under a new store id, which may publish %" PRIu64
-                 "..%" PRIu64 " twice",
-                 facts->sequence, before + 1, facts->last_sequence);
+                 "back; or %s",
+                 facts->sequence, restore);
     else if (facts->found && facts->sequence > 0 &&
              (facts->known != ST_OK || facts->sequence > facts->last_sequence))
         snprintf(text, size,
                  "Kafka's position %" PRIu64 " lies beyond what this store gave out (last here "
-                 "%" PRIu64 "): the volume was rolled back. Bring the newest volume back, or "
-                 "restore this one under a new store id, which may publish %" PRIu64 "..%" PRIu64
-                 " twice",
-                 facts->sequence, facts->last_sequence, before + 1, facts->last_sequence);
+                 "%" PRIu64 "): the volume was rolled back. Bring the newest volume back; or %s",
+                 facts->sequence, facts->last_sequence, restore);
     else if (!facts->found && facts->has_published)
         snprintf(text, size,
                  "Kafka has no position of this route, but it has published up to %" PRIu64
-                 " at least: another cluster, or the positions topic was deleted. Bring the "
-                 "topic back, or restore this store under a new store id, which may publish "
-                 "%" PRIu64 "..%" PRIu64 " twice",
-                 before, before + 1, facts->last_sequence);
+                 " at least: the positions topic was deleted. Bring it back; or %s",
+                 before, restore);
     else if (facts->found && facts->has_published && facts->sequence < before)
         snprintf(text, size,
                  "Kafka lost what it had committed: its position is %" PRIu64 ", and %" PRIu64
-                 "..%" PRIu64 " were published after it. They are no longer all here; recover "
-                 "them from another copy, then accept the loss",
-                 facts->sequence, facts->sequence + 1, before);
+                 "..%" PRIu64 " were published after it. Bring Kafka's newest state back; or, to "
+                 "go on without what it lost, %s",
+                 facts->sequence, facts->sequence + 1, before, restore);
     else
         return true;
     return false;
@@ -263,7 +266,7 @@ static machine_state on_committed(publisher_machine *it, const machine_event *ev
 /* Too large, and alone. Whatever the topic took before, it does so no more. */
 static void note_too_large(publisher_machine *it) {
     if (it->suspect_bytes == 0 || it->largest < it->suspect_bytes) it->suspect_bytes = it->largest;
-    if (it->proven_bytes >= it->largest) it->proven_bytes = it->largest - 1;
+    if (it->proven_bytes >= it->largest) it->proven_bytes = 0;
 }
 
 /* Something in it was too large: its largest record, unless one as large has got through; then a
@@ -434,7 +437,7 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
         order->upto = it->position + it->limit;
         order->bytes = it->options.max_bytes - it->bytes;
         order->suspect = it->suspect_bytes;
-        order->empty = it->events == 0;
+        order->empty = it->read == it->position;
         break;
     case M_FLUSHING:
         order->sequence = it->read;

@@ -13,7 +13,7 @@
  * differs (how long, what the operator is told, whether to look for a poisonous event) is in one
  * table of policies; which event may come in which state, and where it may lead, in another.
  *
- * Invariants, checked by tests/unit/test_publisher_machine.c against a simulated Kafka:
+ * Invariants, checked by tests/simulation against a simulated Kafka:
  *   I1 a producer never lives on after an abort, a failure or a doubt;
  *   I2 a transaction starts at the settled position + 1, and the position it carries is the last
  *      sequence that was read for it;
@@ -148,7 +148,7 @@ typedef struct machine_order {
     uint64_t upto;    /*   the last one, */
     uint64_t bytes;   /*   and stop when so many bytes were read, */
     uint64_t suspect; /*   and have a record of so many bytes or more alone in the transaction */
-    bool empty;       /*   (no event is in it yet) */
+    bool empty;       /*   (nothing was read for it yet) */
     uint64_t
         batch; /* M_SETTLING: the new producer's batches stay below, in bytes; 0: the default */
     uint64_t sequence;  /* M_FLUSHING: the position to produce; M_BURYING: the event */
@@ -164,8 +164,9 @@ typedef struct machine_options {
     uint64_t max_events;
     uint64_t max_bytes;
     int64_t linger_ms;
-    int64_t doubt_ms; /* a commit that took this long is in doubt */
-    uint64_t seed;    /* of the jitter */
+    int64_t doubt_ms;            /* a commit that took this long is in doubt */
+    uint64_t seed;               /* of the jitter */
+    const char *store_directory; /* for the texts that name a command; borrowed; may be NULL */
 } machine_options;
 
 #define MACHINE_FENCES 3 /* so many within MACHINE_FENCES_MS raise the alarm */
@@ -180,7 +181,7 @@ typedef struct publisher_machine {
     machine_state state;
     machine_standing standing;
     uint64_t position; /* settled */
-    char text[384];    /* of the last failure; "" when there was none */
+    char text[512];    /* of the last failure; "" when there was none */
     /* private */
     machine_options options;
     machine_order order;

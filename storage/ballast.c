@@ -7,8 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define STEP_BYTES ((uint64_t)32 << 20) /* some file systems take their time to allocate */
-
 static void set_size(ballast *self, uint64_t size) {
     self->size = size;
     atomic_store_explicit(&self->missing, self->wanted - size, memory_order_relaxed);
@@ -35,12 +33,17 @@ outcome ballast_open(ballast *self, const char *path, uint64_t wanted, failure *
 
 outcome ballast_release(ballast *self, failure *why) { return cut(self, 0, why); }
 
-void ballast_grow(ballast *self, uint64_t spare) {
-    uint64_t step = self->wanted - self->size;
-    if (step > STEP_BYTES) step = STEP_BYTES;
-    if (step == 0 || spare < step) return;
-    if (fallocate(self->file, 0, (off_t)self->size, (off_t)step) == 0)
-        set_size(self, self->size + step);
+bool ballast_restore(ballast *self, uint64_t spare) {
+    uint64_t missing = self->wanted - self->size;
+    if (missing == 0 || spare < missing) return true;
+    if (fallocate(self->file, 0, (off_t)self->size, (off_t)missing) == 0) {
+        set_size(self, self->wanted);
+    } else if (errno == EOPNOTSUPP) {
+        self->wanted = self->size;
+        set_size(self, self->size);
+        return false;
+    }
+    return true;
 }
 
 void ballast_close(ballast *self) {

@@ -12,6 +12,7 @@
 #include "storage/status.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct ballast {
@@ -21,15 +22,16 @@ typedef struct ballast {
     _Atomic uint64_t missing; /* wanted - size */
 } ballast;
 
-/* Opens or creates the file; cuts it to `wanted` when it is larger. It grows by ballast_grow. */
+/* Opens or creates the file; cuts it to `wanted` when it is larger. See ballast_restore for the
+ * rest. */
 MUST_CHECK outcome ballast_open(ballast *self, const char *path, uint64_t wanted, failure *why);
 /* Gives all of it back to the volume, now. Blocks. */
 MUST_CHECK outcome ballast_release(ballast *self, failure *why);
 /*
- * Takes up to one step more of what is missing, as far as `spare` bytes allow. Blocks for a step.
- * A volume that has no room, or cannot preallocate, is no failure: the ballast stays as it is.
+ * Takes what is missing when `spare` bytes are as much. Blocks for moments; no room is no failure.
+ * False: the volume cannot preallocate, and there is no ballast, nor anything missing.
  */
-void ballast_grow(ballast *self, uint64_t spare);
+bool ballast_restore(ballast *self, uint64_t spare);
 void ballast_close(ballast *self);
 
 static inline uint64_t ballast_missing(const ballast *self) {

@@ -19,7 +19,12 @@
 /* Besides what compactions need, before those that the opening held back are allowed. */
 #define SPARE_BYTES (32 * MIB)
 
-enum { TICK_MS = 1000, TIDY_EVERY_MS = 20000 };
+enum {
+    TICK_MS = 1000,
+    TIDY_EVERY_MS = 20000,
+    IDS_PAUSES = 3, /* a compaction of ids is followed by so many times its duration without one */
+    IDS_IN_VAIN_MS = 600000,
+};
 
 struct cleaner {
     event_store *store;
@@ -31,6 +36,7 @@ struct cleaner {
     uint64_t dropped_bytes[STORE_ROUTES_MAX]; /* settled_part.bytes at the last time */
     uint64_t tidied_bytes;                    /* likewise, over all routes */
     int64_t tidied_ms;                        /* monotonic */
+    int64_t ids_wait_ms;                      /* monotonic: no compaction of ids before */
 };
 
 /* What of a route is settled for certain: durably, so that no recovery needs it. */
@@ -85,17 +91,39 @@ static void flush_all(const event_store *store) {
     rocksdb_flushoptions_destroy(options);
 }
 
+/* From `from` to `to`; two empty ones stand for all. Automatic compactions go on meanwhile. */
+static void compact(const event_store *store, store_family family, bytes from, bytes to) {
+    rocksdb_compactoptions_t *options = rocksdb_compactoptions_create();
+    rocksdb_compactoptions_set_exclusive_manual_compaction(options, 0);
+    rocksdb_compact_range_cf_opt(store->db.handle, store->db.families[family], options,
+                                 (const char *)from.data, from.len, (const char *)to.data, to.len);
+    rocksdb_compactoptions_destroy(options);
+}
+
 /* What drop_tables cannot: tables of level 0, and those that hold a little that lives. */
 static void compact_settled(event_store *store, uint32_t number) {
     uint8_t first[EVENT_KEY_SIZE];
     uint8_t last[EVENT_KEY_SIZE];
-    bytes from = event_key(first, number, 0);
-    bytes to = event_key(last, number, settled_of(&store->routes[number]).sequence);
-    rocksdb_compactoptions_t *options = rocksdb_compactoptions_create();
-    rocksdb_compactoptions_set_exclusive_manual_compaction(options, 0);
-    rocksdb_compact_range_cf_opt(store->db.handle, store->db.families[FAMILY_OUTBOX], options,
-                                 (const char *)from.data, from.len, (const char *)to.data, to.len);
-    rocksdb_compactoptions_destroy(options);
+    compact(store, FAMILY_OUTBOX, event_key(first, number, 0),
+            event_key(last, number, settled_of(&store->routes[number]).sequence));
+}
+
+/* Ids whose window is over go when they are half as much as those that count: see ids_window.c. A
+ * compaction may find that most belong to pending events; so it has to wait some time for the next
+ * one. */
+static void expire_ids(cleaner *self) {
+    event_store *store = self->store;
+    uint64_t remembered = store->ids.remembered_bytes;
+    uint64_t stored = store_db_table_bytes(&store->db, FAMILY_IDS);
+    int64_t began_ms = clock_monotonic_ms();
+    if (stored < remembered + remembered / 2 + store->options.ids_budget_bytes / 32 ||
+        store->compaction_held || began_ms < self->ids_wait_ms)
+        return;
+    compact(store, FAMILY_IDS, bytes_of(NULL, 0), bytes_of(NULL, 0));
+    int64_t now_ms = clock_monotonic_ms();
+    self->ids_wait_ms = now_ms + IDS_PAUSES * (now_ms - began_ms);
+    bool in_vain = store_db_table_bytes(&store->db, FAMILY_IDS) > stored - stored / 8;
+    if (in_vain) self->ids_wait_ms += IDS_IN_VAIN_MS;
 }
 
 static void tidy(cleaner *self) {
@@ -129,10 +157,15 @@ static void allow_compaction(event_store *store) {
         store_log(store, STORE_LOG_WARNING, "%s", why.reason);
 }
 
+/* New events wait for it: see has_room in committer.c. */
 static void restore_ballast(event_store *store) {
     uint64_t others = store->options.reserve_free_bytes + store->working_bytes;
     uint64_t free_bytes = store->disk_free_bytes;
-    if (free_bytes > others) ballast_grow(&store->ballast, free_bytes - others);
+    uint64_t spare = free_bytes > others ? free_bytes - others : 0;
+    if (ballast_missing(&store->ballast) && !ballast_restore(&store->ballast, spare))
+        store_log(store, STORE_LOG_WARNING,
+                  "the volume cannot preallocate: there is no ballast, and a full volume may keep "
+                  "the store from opening");
 }
 
 static bool wait_for_tick(cleaner *self) {
@@ -157,6 +190,7 @@ static void *run(void *arg) {
         for (uint32_t i = 0; i < store_route_count(store); i++)
             drop_tables(self, i);
         tidy(self);
+        expire_ids(self);
     } while (wait_for_tick(self) && !store->failed);
     return NULL;
 }
@@ -171,6 +205,7 @@ outcome cleaner_start(event_store *store, failure *why) {
     cleaner *self = calloc(1, sizeof *self);
     if (!self) return fail(why, ST_NO_MEMORY, "", "no memory for the cleaner");
     self->store = store;
+    restore_ballast(store); /* before the first event */
     self->tidied_ms = clock_monotonic_ms() - TIDY_EVERY_MS;
     pthread_condattr_t monotonic;
     (void)pthread_condattr_init(&monotonic);

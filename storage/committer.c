@@ -1,8 +1,7 @@
 /*
  * The committer: one thread that turns all that waits into one synced write, over and over.
  *
- *   submit, move_letters, execute --queue--> take -> stage -> write and sync -> publish -> evidence
- * -> done()
+ *   submit --queue--> take -> stage -> write and sync -> publish -> evidence -> done()
  *
  * Invariants, each relied on by recovery or by the publisher:
  *   1. only this thread writes to RocksDB, always with sync: at most one WAL record is unsynced;
@@ -14,6 +13,7 @@
  *      called once. What waits is never answered: only recovery knows what the disk has.
  */
 #include "storage/clock.h"
+#include "storage/folder.h"
 #include "storage/idempotency.h"
 #include "storage/store_meta.h"
 
@@ -228,13 +228,16 @@ static bool look_up(committer *self, append_request *request) {
  */
 static uint64_t spoken_for(const committer *self) {
     const event_store *store = self->store;
-    return store->options.reserve_free_bytes + ballast_missing(&store->ballast) +
-           store->working_bytes + 2 * self->unflushed_bytes + 3 * self->unmeasured_bytes;
+    return store->options.reserve_free_bytes + store->working_bytes + 2 * self->unflushed_bytes +
+           3 * self->unmeasured_bytes;
 }
 
+/* With the ballast spent a full volume could not be opened once more: nothing new until it is back.
+ */
 static bool has_room(const committer *self, const append_request *request) {
     const event_store *store = self->store;
-    return self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
+    return ballast_missing(&store->ballast) == 0 &&
+           self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
            store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
 }
 
@@ -267,6 +270,7 @@ static void put_id(committer *self, const append_request *request, bool purged) 
     id_value_put(value, &entry);
     bytes key = id_key_put(self->scratch, request->record.source, request->record.id);
     batch_put(&self->store->db, self->batch, FAMILY_IDS, key, bytes_of(value, sizeof value));
+    ids_window_count(&self->store->ids, key.len, self->now_ms);
 }
 
 /* An earlier request of this batch with the same identity; only accepted ones are entered. */
@@ -424,12 +428,27 @@ static void publish_route(committer *self, uint32_t number) {
     (void)pthread_mutex_unlock(&route->lock);
 }
 
-static outcome note_evidence(committer *self, failure *why) {
-    event_store *store = self->store;
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
+outcome store_note_evidence(event_store *store, failure *why) {
+    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle),
+                          .manifest_number = store->manifest_noted.number,
+                          .manifest_size = store->manifest_noted.size};
+    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
         now.last[i] = store->routes[i].staged.last;
+        now.buried[i] = (uint32_t)store->routes[i].staged.ledger.buried;
+    }
     return evidence_write(&store->witness, &now, why);
+}
+
+/* RocksDB may just be writing to the MANIFEST: its end is noted when it is sure to stay. */
+static outcome note_manifest(event_store *store, failure *why) {
+    char database[PATH_SIZE];
+    path_join(database, store->directory, "db");
+    manifest_extent now = manifest_now(database);
+    bool noted =
+        now.number == store->manifest_noted.number && now.size == store->manifest_noted.size;
+    if (noted || !now.number) return ST_OK;
+    outcome result = manifest_sync(database, &store->manifest_noted, why);
+    return result == ST_OK ? store_note_evidence(store, why) : result;
 }
 
 static outcome write_batch(committer *self, failure *why) {
@@ -444,7 +463,7 @@ static outcome write_batch(committer *self, failure *why) {
                               memory_order_relaxed);
     for (uint32_t left = self->touched; left; left &= left - 1)
         publish_route(self, (uint32_t)__builtin_ctz(left));
-    return note_evidence(self, why);
+    return store_note_evidence(store, why);
 }
 
 static void finish_commands(committer *self) {
@@ -479,10 +498,20 @@ static void finish_letters(committer *self) {
     }
 }
 
-static outcome commit_batch(committer *self, bool advance_all, failure *why) {
+static void stage_ids_window(committer *self) {
+    ids_window *ids = &self->store->ids;
+    ids_window_update(ids, self->now_ms);
+    if (ids->put_bytes == ids->saved_bytes) return;
+    meta_put_ids(&self->store->db, self->batch, ids);
+    ids->saved_bytes = ids->put_bytes;
+}
+
+/* `due`: once a second, what may lag behind is staged too. */
+static outcome commit_batch(committer *self, bool due, failure *why) {
     begin_batch(self);
+    if (due) stage_ids_window(self);
     stage_commands(self);
-    self->touched |= stage_advances(self->store, self->batch, advance_all);
+    self->touched |= stage_advances(self->store, self->batch, due);
     stage_letters(self);
     stage_appends(self);
     outcome result = write_batch(self, why);
@@ -554,8 +583,8 @@ static outcome upkeep(committer *self, failure *why) {
     check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
     outcome result = check_background(self, why);
-    if (result != ST_OK) return result;
-    return evidence_sync(&self->store->witness, why);
+    if (result == ST_OK) result = note_manifest(self->store, why);
+    return result == ST_OK ? evidence_sync(&self->store->witness, why) : result;
 }
 
 /* Invariant 5. Commands are told, because their callers block and may be needed for the exit. */

@@ -32,7 +32,7 @@ static bytes letter_put(uint8_t *out, const bury_reason *why, bytes reason, byte
     return bytes_of(out, (size_t)(at - out));
 }
 
-static outcome letter_get(uint64_t sequence, bytes value, dead_letter *letter, failure *why) {
+outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter, failure *why) {
     if (value.len < FIXED_SIZE || value.data[0] != FORMAT_VERSION ||
         get_le32(value.data + CRC_AT) !=
             crc32c_extend(0, value.data + BODY_AT, value.len - BODY_AT))
@@ -66,7 +66,7 @@ outcome store_dead_get(event_store *store, uint32_t route, uint64_t sequence, de
                     (unsigned long long)sequence);
     if (result != ST_OK) return result;
     letter->memory = value;
-    result = letter_get(sequence, bytes_of(value, len), letter, why);
+    result = dead_letter_decode(sequence, bytes_of(value, len), letter, why);
     if (result != ST_OK) dead_letter_free(letter);
     return result;
 }
@@ -100,7 +100,7 @@ static outcome visit_all(rocksdb_iterator_t *all, bool (*visit)(void *arg, const
     outcome result = ST_OK;
     for (bool more = true; more && rocksdb_iter_valid(all);) {
         dead_letter letter = {0};
-        result = letter_get(iterator_sequence(all), iterator_value(all), &letter, why);
+        result = dead_letter_decode(iterator_sequence(all), iterator_value(all), &letter, why);
         if (result != ST_OK) return result;
         more = visit(arg, &letter);
         if (more) rocksdb_iter_next(all);

@@ -12,11 +12,9 @@
 #include "storage/store_meta.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -26,6 +24,7 @@
 void store_options_init(store_options *options) {
     *options = (store_options){
         .ids_window_ms = 24u * 3600 * 1000,
+        .ids_budget_bytes = 1024 * MIB,
         .backlog_budget_bytes = 8192 * MIB,
         .dead_budget_bytes = 1024 * MIB,
         .reserve_free_bytes = 512 * MIB,
@@ -48,22 +47,14 @@ void store_log(const event_store *store, store_log_level level, const char *form
 
 /* ---- open and close -------------------------------------------------------------------- */
 
-static outcome lock_folder(event_store *store, failure *why) {
-    char path[4096];
+static outcome make_folder(const event_store *store, failure *why) {
+    char path[PATH_SIZE];
     if (mkdir(store->directory, 0700) == 0) {
-        (void)snprintf(path, sizeof path, "%s/..", store->directory);
-        outcome result = folder_sync(path, why);
-        if (result != ST_OK) return result;
-    } else if (errno != EEXIST) {
-        return fail(why, ST_IO, "", "cannot create %s: %s", store->directory, strerror(errno));
+        path_join(path, store->directory, "..");
+        return folder_sync(path, why);
     }
-    (void)snprintf(path, sizeof path, "%s/LOCK", store->directory);
-    store->lock_file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (store->lock_file < 0) return fail(why, ST_IO, "", "%s: %s", path, strerror(errno));
-    if (flock(store->lock_file, LOCK_EX | LOCK_NB) == 0) return ST_OK;
-    if (errno == EWOULDBLOCK)
-        return fail(why, ST_UNAVAILABLE, "", "%s is in use by another process", store->directory);
-    return fail(why, ST_IO, "", "cannot lock %s: %s", path, strerror(errno));
+    if (errno == EEXIST) return ST_OK;
+    return fail(why, ST_IO, "", "cannot create %s: %s", store->directory, strerror(errno));
 }
 
 static void init_routes(event_store *store) {
@@ -83,7 +74,7 @@ static void init_routes(event_store *store) {
     (void)pthread_mutex_init(&store->routes_lock, NULL);
 }
 
-static void free_store(event_store *store) {
+void store_free(event_store *store) {
     if (store->failed) store_db_abandon(&store->db);
     if (store->db.handle) store_db_close(&store->db);
     evidence_close(&store->witness);
@@ -103,19 +94,27 @@ static void free_store(event_store *store) {
     free(store);
 }
 
-outcome store_open(const store_options *options, event_store **out, failure *why) {
+event_store *store_new(const store_options *options) {
     event_store *store = calloc(1, sizeof *store);
-    if (!store) return fail(why, ST_NO_MEMORY, "", "no memory for the store");
+    if (!store) return NULL;
     store->options = *options;
     store->directory = strdup(options->directory);
     store->options.directory = store->directory;
     store->lock_file = -1;
     store->witness.file = -1;
     store->ballast.file = -1;
-    store->ids_window_ms = options->ids_window_ms;
+    ids_window_init(&store->ids, options->ids_window_ms, options->ids_budget_bytes);
     init_routes(store);
-    outcome result = store->directory ? ST_OK : fail(why, ST_NO_MEMORY, "", "no memory");
-    if (result == ST_OK) result = lock_folder(store, why);
+    if (store->directory) return store;
+    store_free(store);
+    return NULL;
+}
+
+outcome store_open(const store_options *options, event_store **out, failure *why) {
+    event_store *store = store_new(options);
+    if (!store) return fail(why, ST_NO_MEMORY, "", "no memory for the store");
+    outcome result = make_folder(store, why);
+    if (result == ST_OK) result = folder_lock(store->directory, &store->lock_file, why);
     if (result == ST_OK) result = store_recover(store, why);
     if (result == ST_OK) result = committer_start(store, why);
     if (result == ST_OK) {
@@ -123,7 +122,7 @@ outcome store_open(const store_options *options, event_store **out, failure *why
         if (result != ST_OK) committer_stop(store);
     }
     if (result != ST_OK) {
-        free_store(store);
+        store_free(store);
         return result;
     }
     *out = store;
@@ -134,7 +133,7 @@ void store_close(event_store *store) {
     if (!store) return;
     committer_stop(store);
     cleaner_stop(store);
-    free_store(store);
+    store_free(store);
 }
 
 uuid store_id(const event_store *store) { return store->id; }
@@ -359,7 +358,8 @@ void store_figures_get(event_store *store, store_figures *figures) {
         .sync = {.count = store->sync_time.count, .sum_us = store->sync_time.sum_us},
         .duplicates = store->duplicates,
         .disk_free_bytes = store->disk_free_bytes,
-        .ids_window_ms = (int64_t)store->ids_window_ms,
+        .ids_window_ms = (int64_t)ids_window_in_force_ms(&store->ids),
+        .ids_bytes = store_db_table_bytes(&store->db, FAMILY_IDS),
     };
     for (size_t i = 0; i < sizeof figures->sync.buckets / sizeof *figures->sync.buckets; i++)
         figures->sync.buckets[i] = store->sync_time.buckets[i];

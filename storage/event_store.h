@@ -21,8 +21,9 @@ typedef struct event_store event_store;
 typedef enum store_log_level { STORE_LOG_INFO, STORE_LOG_WARNING, STORE_LOG_ERROR } store_log_level;
 
 typedef struct store_options {
-    const char *directory;         /* created with mode 0700 when missing; locked while open */
-    uint64_t ids_window_ms;        /* how long a published id is remembered */
+    const char *directory;     /* created with mode 0700 when missing; locked while open */
+    uint64_t ids_window_ms;    /* how long a published id is remembered */
+    uint64_t ids_budget_bytes; /* on disk, for ids of published events; the window shrinks to it */
     uint64_t backlog_budget_bytes; /* pending records over all routes; above it appends are refused
                                       with ST_STORAGE_FULL */
     uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
@@ -93,7 +94,7 @@ typedef struct store_reader store_reader;
 /* A reader that starts at `from` (a first live sequence or later). Close before the store. */
 store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t from);
 /*
- * The next record, RECORD_MOVED ones included. Only what is synced is seen. The record's bytes
+ * The next record, tombstones included. Only what is synced is seen. The record's bytes
  * are borrowed until the next call. ST_NOT_FOUND: no more for now. ST_CORRUPT: a gap in the
  * sequence or a bad record; the reader stays where it is.
  */
@@ -199,6 +200,7 @@ typedef struct store_figures {
     uint64_t duplicates; /* appends answered from the ids */
     uint64_t disk_free_bytes;
     int64_t ids_window_ms; /* in force */
+    uint64_t ids_bytes;    /* their tables */
 } store_figures;
 
 void store_figures_get(event_store *store, store_figures *figures);

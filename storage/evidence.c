@@ -20,8 +20,11 @@
 
 enum {
     SLOT_STRIDE = 4096,
-    /* crc32c, format, generation, writes, the routes */
-    SLOT_SIZE = 4 + 4 + 8 + 8 + 8 * STORE_ROUTES_MAX,
+    /* crc32c, format, generation, writes, the routes, what they buried, the MANIFEST */
+    ROUTES_AT = 4 + 4 + 8 + 8,
+    BURIED_AT = ROUTES_AT + 8 * STORE_ROUTES_MAX,
+    MANIFEST_AT = BURIED_AT + 4 * STORE_ROUTES_MAX,
+    SLOT_SIZE = MANIFEST_AT + 8 + 8,
     FORMAT = 1,
 };
 _Static_assert(SLOT_SIZE <= 512, "a slot must fit in one sector");
@@ -34,8 +37,32 @@ static bool read_slot(int file, int index, uint64_t *generation, evidence_state 
     *generation = get_le64(slot + 8);
     state->writes = get_le64(slot + 16);
     for (int i = 0; i < STORE_ROUTES_MAX; i++)
-        state->last[i] = get_le64(slot + 24 + 8 * i);
+        state->last[i] = get_le64(slot + ROUTES_AT + 8 * i);
+    for (int i = 0; i < STORE_ROUTES_MAX; i++)
+        state->buried[i] = get_le32(slot + BURIED_AT + 4 * i);
+    state->manifest_number = get_le64(slot + MANIFEST_AT);
+    state->manifest_size = get_le64(slot + MANIFEST_AT + 8);
     return true;
+}
+
+static void read_newest(evidence *self, bool *found, evidence_state *state) {
+    *found = false;
+    for (int i = 0; i < 2; i++) {
+        uint64_t generation;
+        evidence_state candidate;
+        if (!read_slot(self->file, i, &generation, &candidate)) continue;
+        if (*found && generation <= self->generation) continue;
+        *found = true;
+        self->generation = generation;
+        *state = candidate;
+    }
+}
+
+void evidence_read(const char *path, bool *found, evidence_state *state) {
+    evidence self = {.file = open(path, O_RDONLY | O_CLOEXEC)};
+    *found = false;
+    if (self.file >= 0) read_newest(&self, found, state);
+    evidence_close(&self);
 }
 
 outcome evidence_open(evidence *self, const char *path, bool *found, evidence_state *state,
@@ -48,16 +75,7 @@ outcome evidence_open(evidence *self, const char *path, bool *found, evidence_st
         evidence_close(self);
         return fail(why, ST_IO, "", "%s: cannot reserve: %s", path, strerror(error));
     }
-    *found = false;
-    for (int i = 0; i < 2; i++) {
-        uint64_t generation;
-        evidence_state candidate;
-        if (!read_slot(self->file, i, &generation, &candidate)) continue;
-        if (*found && generation <= self->generation) continue;
-        *found = true;
-        self->generation = generation;
-        *state = candidate;
-    }
+    read_newest(self, found, state);
     return ST_OK;
 }
 
@@ -68,7 +86,11 @@ outcome evidence_write(evidence *self, const evidence_state *state, failure *why
     put_le64(slot + 8, self->generation);
     put_le64(slot + 16, state->writes);
     for (int i = 0; i < STORE_ROUTES_MAX; i++)
-        put_le64(slot + 24 + 8 * i, state->last[i]);
+        put_le64(slot + ROUTES_AT + 8 * i, state->last[i]);
+    for (int i = 0; i < STORE_ROUTES_MAX; i++)
+        put_le32(slot + BURIED_AT + 4 * i, state->buried[i]);
+    put_le64(slot + MANIFEST_AT, state->manifest_number);
+    put_le64(slot + MANIFEST_AT + 8, state->manifest_size);
     put_le32(slot, crc32c_extend(0, slot + 4, SLOT_SIZE - 4));
     off_t at = (off_t)(self->generation % 2) * SLOT_STRIDE;
     if (pwrite(self->file, slot, sizeof slot, at) != SLOT_SIZE)

@@ -9,8 +9,12 @@
 #include "storage/event_store.h"
 
 typedef struct evidence_state {
-    uint64_t writes;                 /* RocksDB's sequence number: counts every write */
-    uint64_t last[STORE_ROUTES_MAX]; /* last synced sequence per route */
+    uint64_t writes;                   /* RocksDB's sequence number: counts every write */
+    uint64_t last[STORE_ROUTES_MAX];   /* last synced sequence per route */
+    uint32_t buried[STORE_ROUTES_MAX]; /* moved to the dead letters ever, modulo 2^32 */
+    /* RocksDB's MANIFEST: its number, and a size to which it was synced. */
+    uint64_t manifest_number;
+    uint64_t manifest_size;
 } evidence_state;
 
 typedef struct evidence {
@@ -25,6 +29,8 @@ typedef struct evidence {
  */
 MUST_CHECK outcome evidence_open(evidence *self, const char *path, bool *found,
                                  evidence_state *state, failure *why);
+/* Reads it without touching it. */
+void evidence_read(const char *path, bool *found, evidence_state *state);
 /* Notes the state; one pwrite, no sync. */
 MUST_CHECK outcome evidence_write(evidence *self, const evidence_state *state, failure *why);
 /* fdatasync when something is unsynced. */

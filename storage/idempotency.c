@@ -45,8 +45,7 @@ bool id_entry_counts(const event_store *store, const id_entry *entry, int64_t no
     if (entry->dead) return true;
     const route_state *route = &store->routes[entry->route];
     if (entry->sequence > atomic_load_explicit(&route->position, memory_order_relaxed)) return true;
-    uint64_t window = atomic_load_explicit(&store->ids_window_ms, memory_order_relaxed);
-    return now_ms - entry->accepted_ms < (int64_t)window;
+    return now_ms - entry->accepted_ms < (int64_t)ids_window_in_force_ms(&store->ids);
 }
 
 outcome ids_get(const event_store *store, bytes key, int64_t now_ms, id_entry *entry,

@@ -44,7 +44,7 @@ static uint32_t checksum(uint64_t sequence, const uint8_t *value, size_t len) {
 }
 
 size_t record_encoded_size(const event_record *record) {
-    if (record->kind == RECORD_MOVED) return FIXED_SIZE;
+    if (record->kind != RECORD_EVENT) return FIXED_SIZE;
     bytes fields[FIELD_COUNT];
     list_fields(record, fields);
     size_t size = FIXED_SIZE + record->event.len;
@@ -106,8 +106,9 @@ outcome record_decode(uint64_t sequence, bytes value, event_record *record, fail
     record->time_seconds = (int64_t)take_le64(&in);
     record->time_nanos = (int32_t)take_le32(&in);
     record->operations = take_le32(&in);
-    bool sound = record->kind == RECORD_EVENT ? decode_fields(&in, record)
-                                              : record->kind == RECORD_MOVED && in.left == 0;
+    bool tombstone = record->kind == RECORD_MOVED || record->kind == RECORD_LOST;
+    bool sound =
+        record->kind == RECORD_EVENT ? decode_fields(&in, record) : tombstone && in.left == 0;
     if (!sound) return fail(why, ST_CORRUPT, "record", "record %llu: malformed", number);
     return ST_OK;
 }

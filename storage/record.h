@@ -13,6 +13,9 @@ typedef enum record_kind {
     /* The event of this sequence went to the dead letters: keeps the outbox dense, so that a gap
      * always means damage. Only the numbers below are kept. */
     RECORD_MOVED = 2,
+    /* The event of this sequence is lost: a repair found it unreadable, and an operator accepted
+     * that. Kept like RECORD_MOVED. */
+    RECORD_LOST = 3,
 } record_kind;
 
 typedef struct event_record {

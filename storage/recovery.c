@@ -4,19 +4,20 @@
  * only then the first write. Before all of it the ballast, when there is no room to write. Fails
  * with ST_CORRUPT rather than open with anything missing.
  *
- *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail (what the last WAL repair cut off)
+ *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail, torn-manifest (what was cut off last)
  */
+#include "storage/clock.h"
 #include "storage/encoding.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
+#include "storage/manifest.h"
 #include "storage/store_meta.h"
 #include "storage/wal_check.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-enum { PATH_SIZE = 4096 };
 
 static bytes iterator_key(const rocksdb_iterator_t *all) {
     bytes key;
@@ -24,18 +25,34 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
     return key;
 }
 
-static outcome check_wal(event_store *store, const char *database, failure *why) {
+static outcome check_files(event_store *store, const char *database, const evidence_state *seen,
+                           failure *why) {
     char tail[PATH_SIZE];
+    manifest_facts manifest;
     wal_repair repair;
-    (void)snprintf(tail, sizeof tail, "%s/torn-tail", store->directory);
-    outcome result = wal_check(database, tail, &repair, why);
+    manifest_extent extent = {seen->manifest_number, seen->manifest_size};
+    outcome result = manifest_check(database, &extent, &manifest, why);
+    if (result != ST_OK) return result;
+    path_join(tail, store->directory, "torn-tail");
+    bool manifest_torn = manifest.extent.size != manifest.size;
+    wal_bounds bounds = {.flushed_known = manifest.flushed_known,
+                         .flushed = manifest.flushed,
+                         .synced = seen->writes,
+                         .manifest_torn = manifest_torn};
+    result = wal_check(database, tail, &bounds, &repair, why);
     if (result == ST_OK && repair.repaired)
         store_log(store, STORE_LOG_INFO,
                   "%s ended in the middle of a batch that was never acknowledged: cut to %llu "
                   "bytes, %llu kept in torn-tail",
                   repair.file, (unsigned long long)repair.kept,
                   (unsigned long long)repair.cut_bytes);
-    return result;
+    if (result != ST_OK || !manifest_torn) return result;
+    store_log(store, STORE_LOG_INFO,
+              "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
+              "torn-manifest",
+              manifest.file, (unsigned long long)manifest.extent.size);
+    path_join(tail, store->directory, "torn-manifest");
+    return manifest_repair(database, &manifest, tail, why);
 }
 
 /* The last record above the hint, if there is any, says where the route stands. */
@@ -72,6 +89,12 @@ static outcome recover_last(event_store *store, uint32_t number, failure *why) {
     return result;
 }
 
+static int by_sequence(const void *a, const void *b) {
+    uint64_t first = *(const uint64_t *)a;
+    uint64_t second = *(const uint64_t *)b;
+    return (first > second) - (first < second);
+}
+
 /*
  * Dead letters above the hint are exactly the RECORD_MOVED above it: whoever takes a letter out of
  * `dead` (stage_letter) must first move the hint past its sequence, in the same batch at latest.
@@ -89,17 +112,8 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
         rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_DEAD]);
     rocksdb_iter_seek(all, (const char *)lower.data, lower.len);
     for (; result == ST_OK && rocksdb_iter_valid(all); rocksdb_iter_next(all)) {
-        if (route->moved_count == route->moved_capacity) {
-            size_t capacity = route->moved_capacity ? 2 * route->moved_capacity : 64;
-            uint64_t *grown = realloc(route->moved, capacity * sizeof *grown);
-            if (!grown) {
-                result = fail(why, ST_NO_MEMORY, "", "no memory for %zu dead letters", capacity);
-                break;
-            }
-            route->moved = grown;
-            route->moved_capacity = capacity;
-        }
-        route->moved[route->moved_count++] = get_be64(iterator_key(all).data + 1);
+        if (!meta_add_moved(route, get_be64(iterator_key(all).data + 1)))
+            result = fail(why, ST_NO_MEMORY, "", "no memory for the dead letters");
     }
     char *error = NULL;
     rocksdb_iter_get_error(all, &error);
@@ -109,6 +123,8 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
         rocksdb_free(error);
     rocksdb_iter_destroy(all);
     rocksdb_readoptions_destroy(read);
+    if (route->moved_count) /* those that are lost came first */
+        qsort(route->moved, route->moved_count, sizeof *route->moved, by_sequence);
     return result;
 }
 
@@ -164,6 +180,20 @@ static size_t first_needed_incarnation(const event_store *store) {
     return needed;
 }
 
+/* All of it, though it is there: it is little, and so no single bad block takes it away. */
+static void put_meta_again(event_store *store, size_t first_incarnation,
+                           rocksdb_writebatch_t *batch) {
+    meta_put_identity(&store->db, batch, &store->id);
+    for (uint32_t i = 0; i < store->route_count; i++) {
+        const route_durable *at = &store->routes[i].synced;
+        meta_put_route(&store->db, batch, i, store->routes[i].name);
+        meta_put_ledger(&store->db, batch, i, &at->ledger);
+        meta_put_anchor(&store->db, batch, i, &at->anchor, at->anchor_cumulative);
+    }
+    for (size_t i = first_incarnation; i < store->incarnation_count; i++)
+        meta_put_incarnation(&store->db, batch, &store->incarnations[i], store->route_count);
+}
+
 static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
     size_t count = store->incarnation_count;
@@ -174,10 +204,8 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
                                .id = uuid_random()};
     for (uint32_t i = 0; i < store->route_count; i++)
         entry.last_at_open[i] = store->routes[i].synced.last;
-    if (fresh) {
-        store->id = uuid_random();
-        meta_put_identity(&store->db, batch, &store->id);
-    }
+    if (fresh) store->id = uuid_random();
+    put_meta_again(store, drop, batch);
     meta_put_incarnation(&store->db, batch, &entry, store->route_count);
     outcome result = store_db_write(&store->db, batch, why);
     rocksdb_writebatch_destroy(batch);
@@ -194,77 +222,113 @@ static outcome mint_incarnation(event_store *store, bool fresh, failure *why) {
     return ST_OK;
 }
 
-static outcome note_evidence(event_store *store, failure *why) {
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle)};
-    for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
-        now.last[i] = store->routes[i].synced.last;
-    outcome result = evidence_write(&store->witness, &now, why);
+static outcome note_opening(event_store *store, const char *database, failure *why) {
+    outcome result = manifest_sync(database, &store->manifest_noted, why);
+    if (result != ST_OK) return result;
+    for (uint32_t i = 0; i < store->route_count; i++)
+        store->routes[i].staged = store->routes[i].synced;
+    result = store_note_evidence(store, why);
     return result == ST_OK ? evidence_sync(&store->witness, why) : result;
 }
 
 static outcome open_witness(event_store *store, bool *found, evidence_state *seen, failure *why) {
     char path[PATH_SIZE];
-    (void)snprintf(path, sizeof path, "%s/evidence", store->directory);
-    outcome result = evidence_open(&store->witness, path, found, seen, why);
-    if (result != ST_OK) return result;
-    (void)snprintf(path, sizeof path, "%s/db/CURRENT", store->directory);
-    bool exists = access(path, F_OK) == 0;
-    if (*found && !exists)
-        return fail(why, ST_CORRUPT, "evidence",
-                    "%s: the database is gone, but the evidence file says that it had data",
-                    store->directory);
-    if (!*found && exists)
-        store_log(store, STORE_LOG_WARNING,
-                  "%s: the evidence file is missing or unreadable: a cut end of the log would "
-                  "not be noticed at this opening",
-                  store->directory);
-    return ST_OK;
+    path_join(path, store->directory, "evidence");
+    return evidence_open(&store->witness, path, found, seen, why);
 }
 
-/* What the logs hold is flushed at the opening, and perhaps a torn tail is saved. */
-static uint64_t opening_needs(const char *database) {
-    enum { OTHER_BYTES = 16 << 20 }; /* manifest, options, a first log */
-    return wal_bytes(database) + OTHER_BYTES;
+static int is_data(const struct dirent *entry) {
+    const char *suffix = strrchr(entry->d_name, '.');
+    return suffix && (strcmp(suffix, ".sst") == 0 || strcmp(suffix, ".log") == 0);
 }
 
+/* RocksDB would begin anew where it finds no CURRENT: only where nothing else is, either. */
+static outcome check_current(const event_store *store, const char *database, bool *exists,
+                             bool witnessed, failure *why) {
+    char path[PATH_SIZE];
+    struct dirent **files = NULL;
+    path_join(path, database, "CURRENT");
+    *exists = access(path, F_OK) == 0;
+    if (*exists) return ST_OK;
+    int count = scandir(database, &files, is_data, NULL);
+    for (int i = 0; i < count; i++)
+        free(files[i]);
+    free(files);
+    if (count <= 0 && !witnessed) return ST_OK;
+    return fail(why, ST_CORRUPT, count > 0 ? "db" : "evidence", "%s: %s", store->directory,
+                count > 0 ? "db/CURRENT is gone, but tables or logs are there"
+                          : "the database is gone, but the evidence file says that it had data");
+}
+
+/* A repair was cut short when its result was complete: neither database may be used before. */
+static outcome check_repair(const event_store *store, failure *why) {
+    char path[PATH_SIZE];
+    path_join(path, store->directory, SALVAGE_READY);
+    if (access(path, F_OK) != 0) return ST_OK;
+    return fail(why, ST_CORRUPT, "repair", "%s: a repair was interrupted; run it again",
+                store->directory);
+}
+
+enum {
+    OPENING_BYTES = 16 << 20, /* manifest, options, a first log; besides what the logs hold */
+    OPENING_BYTES_MIN = 1 << 20,
+};
+
+/* A RocksDB built with its assertions may abort, rather than fail, where it finds no room. */
 static outcome make_room(event_store *store, const char *database, failure *why) {
     char path[PATH_SIZE];
-    (void)snprintf(path, sizeof path, "%s/ballast", store->directory);
+    path_join(path, store->directory, "ballast");
     outcome result = ballast_open(&store->ballast, path, store->options.ballast_bytes, why);
     if (result != ST_OK) return result;
-    uint64_t needed = opening_needs(database);
+    uint64_t needed = wal_bytes(database) + OPENING_BYTES;
     store_measure_disk(store);
     if (store->disk_free_bytes >= needed) return ST_OK;
     store->compaction_held = true;
-    if (store->ballast.size == 0) return ST_OK;
-    store_log(store, STORE_LOG_WARNING,
-              "the volume has %llu bytes left and opening may need %llu: the ballast of %llu is "
-              "released",
-              (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
-              (unsigned long long)store->ballast.size);
-    return ballast_release(&store->ballast, why);
+    if (store->ballast.size > 0) {
+        store_log(store, STORE_LOG_WARNING,
+                  "the volume has %llu bytes left and opening may need %llu: the ballast of %llu "
+                  "is released",
+                  (unsigned long long)store->disk_free_bytes, (unsigned long long)needed,
+                  (unsigned long long)store->ballast.size);
+        result = ballast_release(&store->ballast, why);
+        store_measure_disk(store);
+    }
+    if (result == ST_OK && store->disk_free_bytes < OPENING_BYTES_MIN)
+        return fail(why, ST_IO, "data_dir", "the volume of %s is full: %llu bytes are left",
+                    store->directory, (unsigned long long)store->disk_free_bytes);
+    return result;
 }
 
 outcome store_recover(event_store *store, failure *why) {
     char database[PATH_SIZE];
-    (void)snprintf(database, sizeof database, "%s/db", store->directory);
+    path_join(database, store->directory, "db");
     bool witnessed;
+    bool exists;
     bool fresh;
-    evidence_state seen;
-    outcome result = make_room(store, database, why);
-    if (result == ST_OK) result = check_wal(store, database, why);
+    evidence_state seen = {0};
+    outcome result = check_repair(store, why);
+    if (result == ST_OK) result = make_room(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
+    if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
+    if (result == ST_OK && exists) result = check_files(store, database, &seen, why);
     if (result != ST_OK) return result;
+    if (exists && !witnessed)
+        store_log(store, STORE_LOG_WARNING,
+                  "%s: the evidence file is missing or unreadable: a cut end of the log would "
+                  "not be noticed at this opening",
+                  store->directory);
     result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
                            store->compaction_held, why);
     if (result != ST_OK) return result;
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
+    if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());
     for (uint32_t i = 0; result == ST_OK && i < store->route_count; i++)
         result = recover_route(store, i, why);
     if (result == ST_OK && witnessed) result = check_witness(store, &seen, why);
     if (result == ST_OK) result = mint_incarnation(store, fresh, why);
-    if (result == ST_OK) result = note_evidence(store, why);
+    /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(store->directory, why);
+    if (result == ST_OK) result = note_opening(store, database, why);
     return result;
 }

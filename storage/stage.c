@@ -13,7 +13,11 @@
 
 static outcome stage_route(event_store *store, rocksdb_writebatch_t *batch,
                            const command *request) {
+    const route_durable *staged = &store->routes[request->route].staged;
+    /* A route is whole in meta from its first day: one of them missing later is damage. */
     meta_put_route(&store->db, batch, request->route, request->name);
+    meta_put_ledger(&store->db, batch, request->route, &staged->ledger);
+    meta_put_anchor(&store->db, batch, request->route, &staged->anchor, staged->anchor_cumulative);
     return ST_OK;
 }
 
@@ -74,6 +78,22 @@ static outcome stage_bury(event_store *store, rocksdb_writebatch_t *batch, const
     return ST_OK;
 }
 
+/* A new identity, which Kafka has never heard of: nothing is anchored there, and no earlier opening
+ * counts. The hints stay, as what is up to them may be gone. */
+static outcome stage_restore(event_store *store, rocksdb_writebatch_t *batch,
+                             const command *request) {
+    meta_put_identity(&store->db, batch, request->id);
+    for (size_t i = 0; i + 1 < store->incarnation_count; i++)
+        meta_delete_incarnation(&store->db, batch, store->incarnations[i].number);
+    for (uint32_t i = 0; i < store_route_count(store); i++) {
+        route_durable *staged = &store->routes[i].staged;
+        staged->anchor = (route_anchor){
+            .sequence = staged->anchor.sequence, .positions_partition = -1, .kafka_offset = -1};
+        meta_put_anchor(&store->db, batch, i, &staged->anchor, staged->anchor_cumulative);
+    }
+    return ST_OK;
+}
+
 outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const command *request) {
     switch (request->kind) {
     case COMMAND_ROUTE:
@@ -82,6 +102,8 @@ outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const com
         return stage_anchor(store, batch, request);
     case COMMAND_BURY:
         return stage_bury(store, batch, request);
+    case COMMAND_RESTORE:
+        return stage_restore(store, batch, request);
     }
     return ST_INTERNAL;
 }

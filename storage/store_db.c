@@ -19,6 +19,7 @@
 
 enum {
     WAL_ABSOLUTE_CONSISTENCY = 1,
+    WAL_SKIP_ANY_CORRUPTED = 3,
     LOG_WARNINGS = 2,
     OPEN_FILES_MAX = 256,
     BACKGROUND_JOBS = 2,
@@ -32,7 +33,10 @@ static const char *const FAMILY_NAMES[FAMILY_COUNT] = {"default", "outbox", "ids
 
 outcome store_db_outcome(char *error, const char *doing, failure *why) {
     if (!error) return ST_OK;
-    outcome code = strncmp(error, "Corruption", 10) == 0 ? ST_CORRUPT : ST_IO;
+    /* A file of the database that is not there is damage, too. */
+    bool corrupt = strncmp(error, "Corruption", 10) == 0 || strstr(error, "No such file") ||
+                   strstr(error, "does not exist") || strstr(error, "Column family not found");
+    outcome code = corrupt ? ST_CORRUPT : ST_IO;
     code = fail(why, code, "", "%s: %s", doing, error);
     rocksdb_free(error);
     return code;
@@ -106,7 +110,9 @@ static outcome set_outbox(rocksdb_options_t **options, const store_options *give
 
 static outcome set_ids(rocksdb_options_t **options, const store_options *given,
                        rocksdb_compactionfilter_t *filter, failure *why) {
-    rocksdb_options_set_write_buffer_size(*options, IDS_BUFFER_BYTES);
+    uint64_t buffer = given->ids_budget_bytes / 16;
+    rocksdb_options_set_write_buffer_size(*options,
+                                          buffer < IDS_BUFFER_BYTES ? buffer : IDS_BUFFER_BYTES);
     rocksdb_options_set_memtable_whole_key_filtering(*options, 1);
     rocksdb_options_set_memtable_prefix_bloom_size_ratio(*options, 0.1);
     /* Tables that nobody writes into any more are compacted too, so that ids expire in them. */
@@ -140,19 +146,59 @@ static outcome make_options(store_db *db, const store_options *given, failure *w
     return result;
 }
 
+static outcome open_families(store_db *db, const char *directory, failure *why) {
+    char *error = NULL;
+    db->handle = rocksdb_open_column_families(
+        db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
+        (const rocksdb_options_t *const *)db->options, db->families, &error);
+    return store_db_outcome(error, "cannot open RocksDB", why);
+}
+
 outcome store_db_open(store_db *db, const char *directory, const store_options *options,
                       rocksdb_compactionfilter_t *ids_filter, bool hold_compaction, failure *why) {
     *db = (store_db){.ids_filter = ids_filter};
     outcome result = make_options(db, options, why);
     for (int i = 0; i < FAMILY_COUNT; i++)
         rocksdb_options_set_disable_auto_compactions(db->options[i], hold_compaction);
+    if (result == ST_OK) result = open_families(db, directory, why);
+    if (result != ST_OK) store_db_close(db);
+    return result;
+}
+
+outcome store_db_open_reading(store_db *db, const char *directory, failure *why) {
+    store_options defaults;
+    store_options_init(&defaults);
+    *db = (store_db){0};
+    outcome result = make_options(db, &defaults, why);
+    rocksdb_options_t *database = db->options[FAMILY_META];
+    rocksdb_options_set_create_if_missing(database, 0);
+    rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
     if (result == ST_OK) {
         char *error = NULL;
-        db->handle = rocksdb_open_column_families(
+        db->handle = rocksdb_open_for_read_only_column_families(
             db->options[FAMILY_META], directory, FAMILY_COUNT, FAMILY_NAMES,
-            (const rocksdb_options_t *const *)db->options, db->families, &error);
-        result = store_db_outcome(error, "cannot open RocksDB", why);
+            (const rocksdb_options_t *const *)db->options, db->families, 0, &error);
+        result = store_db_outcome(error, "cannot read RocksDB", why);
     }
+    if (result != ST_OK) store_db_close(db);
+    return result;
+}
+
+outcome store_db_open_copy(store_db *db, const char *directory, failure *why) {
+    store_options defaults;
+    store_options_init(&defaults);
+    *db = (store_db){0};
+    outcome result = make_options(db, &defaults, why);
+    rocksdb_options_t *database = db->options[FAMILY_META];
+    rocksdb_options_set_create_if_missing(database, 0);
+    rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
+    for (int i = 0; i < FAMILY_COUNT; i++)
+        rocksdb_options_set_disable_auto_compactions(db->options[i], 1);
+    /* A log may be shorter than it was, or gone. */
+    if (result == ST_OK)
+        result = set_from_string(&db->options[FAMILY_META],
+                                 "track_and_verify_wals_in_manifest=false", why);
+    if (result == ST_OK) result = open_families(db, directory, why);
     if (result != ST_OK) store_db_close(db);
     return result;
 }
@@ -202,14 +248,20 @@ uint64_t store_db_background_errors(const store_db *db) {
     return rocksdb_property_int(db->handle, "rocksdb.background-errors", &count) == 0 ? count : 0;
 }
 
+static uint64_t family_property(const store_db *db, store_family family, const char *name) {
+    uint64_t value = 0;
+    (void)rocksdb_property_int_cf(db->handle, db->families[family], name, &value);
+    return value;
+}
+
+uint64_t store_db_table_bytes(const store_db *db, store_family family) {
+    return family_property(db, family, "rocksdb.live-sst-files-size");
+}
+
 uint64_t store_db_unflushed_bytes(const store_db *db) {
     uint64_t sum = 0;
-    for (int i = 0; i < FAMILY_COUNT; i++) {
-        uint64_t size = 0;
-        if (rocksdb_property_int_cf(db->handle, db->families[i], "rocksdb.cur-size-all-mem-tables",
-                                    &size) == 0)
-            sum += size;
-    }
+    for (int i = 0; i < FAMILY_COUNT; i++)
+        sum += family_property(db, (store_family)i, "rocksdb.cur-size-all-mem-tables");
     return sum;
 }
 

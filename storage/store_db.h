@@ -35,6 +35,14 @@ typedef struct store_db {
 MUST_CHECK outcome store_db_open(store_db *db, const char *directory, const store_options *options,
                                  rocksdb_compactionfilter_t *ids_filter, bool hold_compaction,
                                  failure *why);
+/*
+ * Opens for reading alone and changes nothing, not even a log of RocksDB's own. A damaged WAL or
+ * table opens too: what of it cannot be read is missing, or an error to whoever reads it.
+ */
+MUST_CHECK outcome store_db_open_reading(store_db *db, const char *directory, failure *why);
+/* Opens a copy that may be changed and thrown away, as leniently as RocksDB can: what of the WALs
+ * is readable is replayed. */
+MUST_CHECK outcome store_db_open_copy(store_db *db, const char *directory, failure *why);
 void store_db_close(store_db *db);
 /*
  * After a failed write, instead of closing: leaves RocksDB as it is until the process ends. A close
@@ -53,6 +61,8 @@ MUST_CHECK outcome store_db_get(const store_db *db, store_family family, bytes k
 MUST_CHECK outcome store_db_write(const store_db *db, rocksdb_writebatch_t *batch, failure *why);
 /* Background errors so far; a failed flush or compaction shows only here. */
 uint64_t store_db_background_errors(const store_db *db);
+/* Tables of the family. */
+uint64_t store_db_table_bytes(const store_db *db, store_family family);
 /* What RocksDB holds in memory: it will be on the volume twice, in a table and until its log goes.
  */
 uint64_t store_db_unflushed_bytes(const store_db *db);

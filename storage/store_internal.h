@@ -11,12 +11,19 @@
 #include "storage/ballast.h"
 #include "storage/committer.h"
 #include "storage/evidence.h"
+#include "storage/ids_window.h"
+#include "storage/manifest.h"
 #include "storage/store_db.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 #define ROUTE_NAME_SIZE 64
+
+/* Below the store's folder: where a repair works, and the file that says that its result is
+ * complete and has to be put in place before anything else. */
+#define SALVAGE_FOLDER "salvage"
+#define SALVAGE_READY SALVAGE_FOLDER "/ready"
 
 /* What left the outbox otherwise than by being published. Durable in meta, put there by the batch
  * that moves the event. */
@@ -48,7 +55,7 @@ typedef struct route_state {
     pthread_cond_t changed; /* visible rose, or woken */
     route_durable synced;
     uint64_t position_cumulative;
-    uint64_t *moved; /* RECORD_MOVED sequences above the position, ascending; owned */
+    uint64_t *moved; /* sequences of tombstones above the position, ascending; owned */
     size_t moved_count;
     size_t moved_capacity;
     uint32_t waiters;
@@ -90,9 +97,10 @@ struct event_store {
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness;     /* the committer's, once it runs */
-    ballast ballast;      /* the cleaner's, once it runs */
-    bool compaction_held; /* likewise: since the opening, for want of room */
+    evidence witness;               /* the committer's, once it runs; so are */
+    manifest_extent manifest_noted; /* what the witness knows */
+    ballast ballast;                /* the cleaner's, once it runs */
+    bool compaction_held;           /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;
@@ -101,7 +109,7 @@ struct event_store {
     _Atomic uint32_t route_count;
     route_state routes[STORE_ROUTES_MAX];
 
-    _Atomic uint64_t ids_window_ms;
+    ids_window ids;
     _Atomic uint64_t disk_free_bytes;
     _Atomic uint64_t working_bytes; /* of it, what compactions may need */
     _Atomic uint64_t commits;
@@ -123,12 +131,19 @@ MUST_CHECK outcome store_recover(event_store *store, failure *why);
 
 /* ---- committer.c ------------------------------------------------------------------------- */
 
+/* After a sync: what `staged` has is noted in the evidence. */
+MUST_CHECK outcome store_note_evidence(event_store *store, failure *why);
 MUST_CHECK outcome committer_start(event_store *store, failure *why);
 /* Finishes what is queued, joins the thread, frees. */
 void committer_stop(event_store *store);
 void committer_figures(const event_store *store, uint64_t *requests, uint64_t *bytes);
 
-typedef enum command_kind { COMMAND_ROUTE, COMMAND_ANCHOR, COMMAND_BURY } command_kind;
+typedef enum command_kind {
+    COMMAND_ROUTE,
+    COMMAND_ANCHOR,
+    COMMAND_BURY,
+    COMMAND_RESTORE
+} command_kind;
 
 /* A write of another thread that waits for it. All bytes are prepared by that thread. */
 typedef struct command command;
@@ -143,6 +158,7 @@ struct command {
     bytes letter;           /* BURY: value for dead */
     bytes tombstone;        /* BURY: value for outbox */
     bytes id_key, id_value; /* BURY: id entry marked dead; empty when the id is not remembered */
+    const uuid *id;         /* RESTORE: of the store, from now on */
     outcome result;
     bool finished;
 };
@@ -167,8 +183,17 @@ outcome letter_load(event_store *store, letter_request *request);
 /* Stages that it leaves; the id entry and, for a replay, the append have to follow. */
 void stage_letter(event_store *store, rocksdb_writebatch_t *batch, const letter_request *request);
 
+/* ---- dead_letters.c ------------------------------------------------------------------------ */
+
+/* The letter borrows from `value`. ST_CORRUPT. */
+MUST_CHECK outcome dead_letter_decode(uint64_t sequence, bytes value, dead_letter *letter,
+                                      failure *why);
+
 /* ---- event_store.c ------------------------------------------------------------------------- */
 
+/* A store with nothing open, and its end: frees all, the lock last. NULL: no memory. */
+event_store *store_new(const store_options *options);
+void store_free(event_store *store);
 bool store_has_route(const event_store *store, uint32_t route);
 void store_measure_disk(event_store *store); /* brings disk_free_bytes up to date */
 /* cumulative_bytes of the record, or of the hint. ST_NOT_FOUND when neither. */

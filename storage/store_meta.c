@@ -8,7 +8,7 @@
 
 #define ANCHOR_SIZE_MAX 512
 
-enum { KEY_SIZE_MAX = 32, LEDGER_SIZE = 6 * 8 };
+enum { KEY_SIZE_MAX = 32, LEDGER_SIZE = 6 * 8, LOST_SIZE = 2 * 8 };
 
 /* PREFIX and, when `digits` is not 0, that many bytes of a big-endian number. */
 static bytes meta_key(uint8_t key[KEY_SIZE_MAX], const char *prefix, uint64_t number,
@@ -80,10 +80,27 @@ void meta_put_incarnation(const store_db *db, rocksdb_writebatch_t *batch,
     meta_put(db, batch, "opened/", entry->number, 8, bytes_of(value, (size_t)(at - value)));
 }
 
+void meta_put_ids(const store_db *db, rocksdb_writebatch_t *batch, const ids_window *ids) {
+    uint8_t value[IDS_WINDOW_SIZE_MAX];
+    meta_put(db, batch, "ids", 0, 0, ids_window_put(ids, value));
+}
+
 void meta_delete_incarnation(const store_db *db, rocksdb_writebatch_t *batch, uint64_t number) {
     uint8_t key[KEY_SIZE_MAX];
     bytes run = meta_key(key, "opened/", number, 8);
     rocksdb_writebatch_delete_cf(batch, db->families[FAMILY_META], (const char *)run.data, run.len);
+}
+
+outcome meta_put_lost(const store_db *db, rocksdb_writebatch_t *batch, uint32_t route,
+                      const lost_range *ranges, size_t count, failure *why) {
+    uint8_t *value = malloc(count * LOST_SIZE);
+    if (!value) return fail(why, ST_NO_MEMORY, "", "no memory for %zu lost ranges", count);
+    uint8_t *at = value;
+    for (size_t i = 0; i < count; i++)
+        at = put_le64(put_le64(at, ranges[i].first), ranges[i].last);
+    meta_put(db, batch, "lost/", route, 1, bytes_of(value, count * LOST_SIZE));
+    free(value);
+    return ST_OK;
 }
 
 /* ---- loading --------------------------------------------------------------------------- */
@@ -123,6 +140,34 @@ static bool load_ledger(decoder *in, route_ledger *ledger) {
     return in->ok && in->left == 0;
 }
 
+bool meta_add_moved(route_state *route, uint64_t sequence) {
+    if (route->moved_count == route->moved_capacity) {
+        size_t capacity = route->moved_capacity ? 2 * route->moved_capacity : 64;
+        uint64_t *grown = realloc(route->moved, capacity * sizeof *grown);
+        if (!grown) return false;
+        route->moved = grown;
+        route->moved_capacity = capacity;
+    }
+    route->moved[route->moved_count++] = sequence;
+    return true;
+}
+
+static outcome understood(bool is) { return is ? ST_OK : ST_CORRUPT; }
+
+/* The tombstones of what is lost above the hint; the anchor has been read, by the order of keys. */
+static outcome load_lost(decoder *in, route_state *route) {
+    bool done = true;
+    while (done && in->left) {
+        uint64_t first = take_le64(in);
+        uint64_t last = take_le64(in);
+        uint64_t hint = route->synced.anchor.sequence;
+        if (!in->ok) return ST_CORRUPT;
+        for (uint64_t i = first > hint ? first : hint + 1; done && i <= last; i++)
+            done = meta_add_moved(route, i);
+    }
+    return done ? ST_OK : ST_NO_MEMORY;
+}
+
 static bool load_route(event_store *store, uint32_t route, decoder *in) {
     /* Numbers are given in order, and read in the order of their keys. */
     bytes name = take_bytes(in, in->left);
@@ -132,17 +177,17 @@ static bool load_route(event_store *store, uint32_t route, decoder *in) {
     return true;
 }
 
-static bool load_incarnation(event_store *store, uint64_t number, decoder *in) {
+static outcome load_incarnation(event_store *store, uint64_t number, decoder *in) {
     size_t size = (store->incarnation_count + 1) * sizeof *store->incarnations;
     incarnation_entry *grown = realloc(store->incarnations, size);
-    if (!grown) return false;
+    if (!grown) return ST_NO_MEMORY;
     store->incarnations = grown;
     incarnation_entry *entry = &grown[store->incarnation_count++];
     *entry = (incarnation_entry){.number = number};
     take_uuid(in, &entry->id);
     for (int i = 0; i < STORE_ROUTES_MAX && in->left; i++)
         entry->last_at_open[i] = take_le64(in);
-    return in->ok && in->left == 0;
+    return understood(in->ok && in->left == 0);
 }
 
 static bool strip(bytes *key, const char *prefix, size_t digits) {
@@ -152,23 +197,26 @@ static bool strip(bytes *key, const char *prefix, size_t digits) {
     return true;
 }
 
-static bool load_entry(event_store *store, bytes key, bytes value, uint32_t *format) {
+outcome meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *format) {
     decoder in = decoder_of(value);
     if (strip(&key, "format", 0)) {
         *format = take_le32(&in);
-        return in.ok;
+        return understood(in.ok);
     }
     if (strip(&key, "store", 0)) {
         take_uuid(&in, &store->id);
-        return in.ok;
+        return understood(in.ok);
     }
+    if (strip(&key, "ids", 0)) return understood(ids_window_get(&store->ids, value));
     if (strip(&key, "opened/", 8)) return load_incarnation(store, get_be64(key.data), &in);
-    if (strip(&key, "route/", 1)) return load_route(store, key.data[0], &in);
+    if (strip(&key, "route/", 1)) return understood(load_route(store, key.data[0], &in));
     if (strip(&key, "anchor/", 1) && key.data[0] < STORE_ROUTES_MAX)
-        return load_anchor(&in, &store->routes[key.data[0]].synced);
+        return understood(load_anchor(&in, &store->routes[key.data[0]].synced));
     if (strip(&key, "ledger/", 1) && key.data[0] < STORE_ROUTES_MAX)
-        return load_ledger(&in, &store->routes[key.data[0]].synced.ledger);
-    return false;
+        return understood(load_ledger(&in, &store->routes[key.data[0]].synced.ledger));
+    if (strip(&key, "lost/", 1) && key.data[0] < STORE_ROUTES_MAX)
+        return load_lost(&in, &store->routes[key.data[0]]);
+    return ST_CORRUPT;
 }
 
 static bytes iterator_key(const rocksdb_iterator_t *all) {
@@ -212,12 +260,12 @@ outcome meta_load(event_store *store, bool *fresh, failure *why) {
                                                          store->db.families[FAMILY_META]);
     for (rocksdb_iter_seek_to_first(all); rocksdb_iter_valid(all); rocksdb_iter_next(all)) {
         bytes key = iterator_key(all);
-        if (*fresh || !load_entry(store, key, iterator_value(all), &format)) {
-            result =
-                fail(why, ST_CORRUPT, "meta", "%s: cannot understand the entry \"%.*s\"",
-                     store->directory, (int)(key.len < 16 ? key.len : 16), (const char *)key.data);
-            break;
-        }
+        result = *fresh ? ST_CORRUPT : meta_load_entry(store, key, iterator_value(all), &format);
+        if (result == ST_OK) continue;
+        result = fail(why, result, "meta", "%s: cannot %s the entry \"%.*s\"", store->directory,
+                      result == ST_CORRUPT ? "understand" : "keep",
+                      (int)(key.len < 16 ? key.len : 16), (const char *)key.data);
+        break;
     }
     char *error = NULL;
     rocksdb_iter_get_error(all, &error);

@@ -10,6 +10,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What is known from elsewhere, as RocksDB's sequence numbers: they count every write. */
+typedef struct wal_bounds {
+    bool flushed_known;
+    uint64_t flushed;   /* the tables have all up to here; the logs must go on from there */
+    uint64_t synced;    /* the evidence saw a sync up to here; 0: there is no evidence */
+    bool manifest_torn; /* then nothing up to `synced` may be missing; later, RocksDB would have
+                           deleted tables that the MANIFEST no longer names */
+} wal_bounds;
+
 typedef struct wal_repair {
     bool repaired;
     char file[32];      /* name of the log that was cut */
@@ -18,12 +27,15 @@ typedef struct wal_repair {
 } wal_repair;
 
 /*
- * Checks all *.log files in `directory` (missing or empty: ST_OK). A torn tail of the newest is
- * saved as the file `saved_as`, then cut off and synced; anything else is ST_CORRUPT, with the
- * file and the offset. Blocks; reads every log once.
+ * Checks all *.log files in `directory` (missing or empty: ST_OK): each whole, each batch going on
+ * where the one before ended, the first no later than `bounds->flushed`. A torn
+ * tail of the newest is saved as the file `saved_as`, then cut off and synced, unless the evidence
+ * says that it had been synced; anything else is ST_CORRUPT, with the file and the offset (field
+ * "wal": a log is damaged; "db": something else is missing), and changes nothing. Without
+ * `saved_as` a torn tail is left as well. Blocks; reads every log once.
  */
-MUST_CHECK outcome wal_check(const char *directory, const char *saved_as, wal_repair *repair,
-                             failure *why);
+MUST_CHECK outcome wal_check(const char *directory, const char *saved_as, const wal_bounds *bounds,
+                             wal_repair *repair, failure *why);
 
 /* What all *.log files in `directory` hold; 0 when there is none. */
 uint64_t wal_bytes(const char *directory);

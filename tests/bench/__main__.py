@@ -2,6 +2,7 @@
 
 Each figure is the ratio of the two medians of paired runs, the sides taking turns, because the machine is shared;
 the spread is that of the pairs' ratios. The table goes to standard output, the same as JSON to build/bench.json.
+script/bench startup is another table: see startup.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import re
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from harness.paths import BUILD
 from harness.process import Process, free_port, wait_for
 from harness.server import Ingestd
 from harness.tools import h2load, run
+
+from . import startup
 
 METHOD = "ingest.v1.IngestService/Publish"
 EVENT_BYTES = 300
@@ -114,6 +118,8 @@ def pairs(name: str, ours: Callable[[], float], floor: Callable[[], float], coun
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["startup"]:
+        return startup.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--requests", type=int, default=500_000)

@@ -17,7 +17,7 @@ from .stage import PROGRAMS, Summary, Torture, Violation
 SHIM = PROGRAMS / "tests" / "fault" / "libpower_shim.so"
 MEMORY = Path("/dev/shm")  # the model is the disk: what lies below it need not be slow
 
-CUT, STOPPED, REFUSED = 86, 74, 75  # exit statuses of the worker and the shim
+CUT, STOPPED, REFUSED, ASSERTED = 86, 74, 75, 87  # exit statuses of the worker and the shim
 NOTE = struct.Struct("=IIQQ16s")
 NOTE_ACKED = 2
 
@@ -37,7 +37,7 @@ class PowerRun:
         self.volume.mkdir()
         self.oracle = self.folder / "oracle"
 
-    def work(self, acks: int, cut: int = 0, from_mark: bool = False, fault: str = "") -> dict[str, Any]:
+    def work(self, acks: int, cut: int = 0, from_mark: bool = False, fault: str = "", aim: str = "") -> dict[str, Any]:
         """Runs the worker to its end, which is a power cut whatever happens. Returns the shim's report and, in
         `said`, what the worker printed."""
         report = self.folder / "report"
@@ -49,8 +49,9 @@ class PowerRun:
             "POWER_SEED": str(self.random.getrandbits(63)),
             "POWER_CUT": str(cut),
             "POWER_FROM_MARK": str(int(from_mark)),
+            "POWER_AIM": aim,
             "POWER_FAULT": fault,
-            "POWER_SYNC_US": str(self.random.choice((0, 50, 400))),
+            "POWER_SYNC_US": str(self.random.choice((0, 50, 400) if from_mark else (0, 400, 3000))),
             "POWER_REPORT": str(report),
         }
         command = [self.it.program("store_worker"), self.volume, self.oracle, self.random.getrandbits(63), acks]
@@ -61,10 +62,10 @@ class PowerRun:
         worker = subprocess.run(
             list(map(str, command)), env=environment, capture_output=True, text=True, errors="replace", timeout=120
         )
-        if worker.returncode not in (0, CUT, STOPPED, REFUSED) or not report.exists():
+        if worker.returncode not in (0, CUT, STOPPED, REFUSED, ASSERTED) or not report.exists():
             self.fail(worker.returncode, worker.stderr.strip() or worker.stdout.strip())
         shutil.rmtree(f"{self.volume}.before")
-        return {**json.loads(report.read_text()), "said": worker.stdout.strip()}
+        return {**json.loads(report.read_text()), "said": worker.stdout.strip() or worker.stderr.strip()}
 
     def acked(self) -> int:
         """Events with an acknowledgement, each counted once."""

@@ -16,7 +16,7 @@ from .stage import Summary, Torture
 LETTER = "B"
 TITLE = "kill -9 of the whole server under load, and while it recovers"
 SHORT = 0.02
-MUTANTS = ["ids_unchecked"]
+MUTANTS = ["ids-unchecked"]
 
 KILLS, ACKS = 300, 1_000_000
 RATE = 6000

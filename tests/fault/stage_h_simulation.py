@@ -20,11 +20,13 @@ MUTANTS = [
     "position-outside-transaction",
     "position-read-to-stable-offset",
     "position-not-read",
+    "position-not-confirmed",
     "producer-kept-after-abort",
     "producer-kept-after-doubt",
     "doubt-believed",
     "first-event-blamed",
     "dead-letter-late",
+    "clone-out-of-sight",
 ]
 
 SLICE = 500  # lives of one process; a failing one prints its trace, so all of it is kept

@@ -31,7 +31,8 @@ enum {
     APPENDERS = 4,
     LIST_MAX = 8,
     ANSWER_MS = 20000,
-    SAMPLE = 300, /* older ids that are looked up at each opening */
+    ERRORS_MAX = 200, /* answered; then there is nothing more to be seen */
+    SAMPLE = 300,     /* older ids that are looked up at each opening */
 };
 
 static event_store *store;
@@ -40,7 +41,7 @@ static uint64_t acks_wanted;
 static bool tolerant;
 static _Atomic bool stopping;
 static _Atomic uint64_t next_event;
-static _Atomic uint64_t answered_with_error;
+static _Atomic uint64_t errors_answered;
 
 /* ---- random numbers, one stream a thread ------------------------------------------------------
  */
@@ -61,7 +62,7 @@ static uint64_t draw(uint64_t below) {
 static void tolerate(const char *doing, outcome result, const failure *why) {
     if (!tolerant || result == ST_CORRUPT)
         violation("%s: %s: %s", doing, outcome_name(result), why ? why->reason : "");
-    atomic_fetch_add(&answered_with_error, 1);
+    if (atomic_fetch_add(&errors_answered, 1) > ERRORS_MAX) stopping = true;
 }
 
 static void on_fatal(void *arg, const char *reason) {
@@ -92,6 +93,7 @@ static void open_store(const char *volume) {
     store_options_init(&options);
     options.directory = directory;
     options.reserve_free_bytes = 0;
+    options.ballast_bytes = 1 << 20;
     options.memtable_bytes = 64 << 10; /* so that there are flushes and compactions */
     options.fatal = on_fatal;
     outcome result = store_open(&options, &store, &why);

@@ -53,7 +53,7 @@ def shell(command: str, replacements: dict[str, str]) -> str:
 
 
 def test_every_command_in_order(trial):
-    assert len(commands()) == 4, commands()
+    assert len(commands()) == 6, commands()
     said = {command: shell(command, trial) for command in commands()}
     read = next(text for command, text in said.items() if command.startswith("kcat"))
     assert '"name":"Ada"' in read

@@ -100,6 +100,11 @@ int64_t cluster_last_stable(const partition *it) {
     return first_open;
 }
 
+int64_t cluster_readable(const partition *it, bool committed, bool stale) {
+    if (stale && it->stale_until > world_now()) return committed ? it->stale_stable : it->stale_end;
+    return committed ? cluster_last_stable(it) : it->end;
+}
+
 static void mark(partition *on, int producer, int epoch, bool commit) {
     int64_t from = on->producers[producer].open_from;
     for (int64_t i = from; from >= 0 && i < on->end; i++)
@@ -291,6 +296,14 @@ void cluster_neighbour(partition *on, int64_t duration_us) {
     later(duration_us, NULL, end_neighbour, (void *)(intptr_t)producer);
 }
 
+void cluster_move_leader(partition *it, int64_t stale_for_us) {
+    trace("%s/%d has a new leader, the old one does not know for %lld ms", it->topic, it->number,
+          (long long)(stale_for_us / MS));
+    it->stale_end = it->end;
+    it->stale_stable = cluster_last_stable(it);
+    it->stale_until = world_now() + stale_for_us;
+}
+
 void cluster_compact(partition *it) {
     int64_t stable = cluster_last_stable(it);
     for (int64_t i = 0; i < stable; i++)
@@ -304,6 +317,7 @@ void cluster_compact(partition *it) {
 void cluster_lose(partition *it, int64_t end) {
     trace("%s/%d loses offsets %lld..%lld", it->topic, it->number, (long long)end,
           (long long)it->end - 1);
+    it->stale_until = 0; /* nobody is left to answer with what is lost */
     for (int64_t i = end; i < it->end; i++) {
         if (it->log[i].kind != ENTRY_RECORD) continue;
         it->producers[it->log[i].producer].next_sequence--;

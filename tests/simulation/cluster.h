@@ -51,7 +51,11 @@ typedef struct partition {
         int64_t next_sequence;
         int64_t open_from; /* first offset of its open transaction; -1: none */
     } producers[PRODUCERS_MAX];
-    int64_t away_until;   /* no leader, or too few replicas in sync */
+    int64_t away_until; /* no leader, or too few replicas in sync */
+    /* After a move of the leadership the old leader, cut off from the others, may go on answering
+     * readers for a while with what it had. */
+    int64_t stale_until;
+    int64_t stale_end, stale_stable;
     int64_t denied_until; /* the producer has no right to write */
 } partition;
 
@@ -78,10 +82,16 @@ rd_kafka_resp_err_t cluster_produce(partition *to, int producer, int epoch, int6
 
 int64_t cluster_last_stable(const partition *it);
 
+/* Where a reader gets to: the last stable offset or the high watermark; `stale`: one that asks an
+ * old leader, as long as there is one. */
+int64_t cluster_readable(const partition *it, bool committed, bool stale);
+
 /* ---- what befalls it ------------------------------------------------------------------------ */
 
 /* Another client's transaction on a partition: holds up its stable offset for a while. */
 void cluster_neighbour(partition *on, int64_t duration_us);
+/* The leadership moves; the old leader does not know until then. */
+void cluster_move_leader(partition *it, int64_t stale_for_us);
 /* The cleaner: of each key only the last record below the stable offset stays. */
 void cluster_compact(partition *it);
 /* An unclean election: what is at `end` and behind is gone. */

@@ -69,6 +69,7 @@ struct rd_kafka_s {
     rd_kafka_type_t type;
     process *owner;
     bool destroyed;
+    bool stale; /* has its metadata from an old leader */
     /* callbacks that wait for a poll */
     report *reports; /* a ring */
     uint64_t report_head, report_tail;
@@ -87,6 +88,10 @@ struct rd_kafka_s {
 
 /* ---- rdkafka_common.c ------------------------------------------------------------------------ */
 
+/* Handles that were made and not destroyed since rdkafka_begin. */
+void rdkafka_begin(void);
+int rdkafka_alive(void);
+
 rd_kafka_error_t *new_error(rd_kafka_resp_err_t code, bool retriable, bool fatal);
 void report_error(rd_kafka_t *rk, int code);
 void report_delivery(rd_kafka_t *rk, message *of, rd_kafka_resp_err_t code, int64_t offset);
@@ -99,10 +104,11 @@ typedef struct request request;
 struct request {
     rd_kafka_t *from;
     /* Both may be called more than once: a request that got no answer is repeated, and the first
-     * one may still arrive. `arrive` is the broker's: the client may be gone by then. */
+     * one may still arrive. `arrive` is the broker's: the client may be gone by then. `answer` is
+     * the client's: it repeats the request, or sets `done`. */
     void (*arrive)(request *it);
-    void (*answer)(request *it); /* true when that was the last word */
-    rd_kafka_resp_err_t code;    /* the broker's answer */
+    void (*answer)(request *it);
+    rd_kafka_resp_err_t code; /* the broker's answer */
     int producer, epoch;
     partition *to;
     bool commit;
@@ -120,7 +126,9 @@ void retry_request(request *it);
 void retry_request_in(request *it, int64_t delay_us);
 bool is_retriable(rd_kafka_resp_err_t code);
 
-/* Trouble on the network while it is not calm. */
+/* Trouble on the network while it is not calm; of a thousand requests so many lose their
+ * connection. */
 extern bool network_is_calm;
+extern unsigned network_losses;
 
 #endif

@@ -1,5 +1,5 @@
 /* What every handle has. A handle is the world's and is never freed before the run ends, so that
- * late answers find it; whether the sink destroys all of them is checked by rdkafka_alive. */
+ * late answers find it; whether the sink destroys them all is told by rdkafka_alive. */
 #include "rdkafka.h"
 
 #include <stdio.h>
@@ -58,18 +58,30 @@ void rd_kafka_conf_set_log_cb(rd_kafka_conf_t *conf,
 /* ---- handles ----------------------------------------------------------------------------------
  */
 
+static int alive;
+
+void rdkafka_begin(void) { alive = 0; }
+int rdkafka_alive(void) { return alive; }
+
 rd_kafka_t *rd_kafka_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *text, size_t size) {
     (void)text, (void)size;
     rd_kafka_t *rk = world_hold(sizeof *rk);
     rk->conf = *conf;
     rk->type = type;
     rk->owner = process_current();
+    rk->stale = !network_is_calm && chance(300);
     if (type == RD_KAFKA_PRODUCER) rk->reports = world_hold(REPORTS_MAX * sizeof *rk->reports);
     free(conf);
+    alive++;
     return rk;
 }
 
-void rd_kafka_destroy(rd_kafka_t *rk) { rk->destroyed = true; }
+void rd_kafka_destroy(rd_kafka_t *rk) {
+    if (rk->destroyed) world_violate("a handle is destroyed twice");
+    rk->destroyed = true;
+    alive--;
+}
+
 void *rd_kafka_opaque(const rd_kafka_t *rk) { return rk->conf.opaque; }
 
 rd_kafka_resp_err_t rd_kafka_last_error(void) { return RD_KAFKA_RESP_ERR__FAIL; }

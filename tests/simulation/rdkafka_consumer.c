@@ -22,7 +22,7 @@ rd_kafka_resp_err_t rd_kafka_query_watermark_offsets(rd_kafka_t *rk, const char 
             return RD_KAFKA_RESP_ERR__TIMED_OUT;
     if (rk->owner->killed) return RD_KAFKA_RESP_ERR__DESTROY;
     *low = 0;
-    *high = rk->conf.read_committed ? cluster_last_stable(it) : it->end;
+    *high = cluster_readable(it, rk->conf.read_committed, rk->stale);
     trace("  asked for the end of %s/%d: %lld", topic, number, (long long)*high);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
@@ -59,8 +59,8 @@ void rd_kafka_message_destroy(rd_kafka_message_t *it) { free(it); }
 static rd_kafka_message_t *fetch(rd_kafka_topic_t *from) {
     const partition *it = from->reads;
     bool committed = from->rk->conf.read_committed;
-    int64_t end = committed ? cluster_last_stable(it) : it->end;
-    if (from->next > it->end)
+    int64_t end = cluster_readable(it, committed, from->rk->stale);
+    if (from->next > cluster_readable(it, false, from->rk->stale))
         return new_message(from, RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, from->next, NULL);
     while (from->next < end) {
         int64_t offset = from->next++;

@@ -12,6 +12,7 @@
 #define RETRY_BACKOFF (1000 * MS)
 
 bool network_is_calm;
+unsigned network_losses;
 
 request *new_request(rd_kafka_t *from, void (*arrive)(request *), void (*answer)(request *)) {
     request *it = world_hold(sizeof *it);
@@ -92,7 +93,7 @@ void send_request(request *it) {
     if (cluster_is_away()) {
         if (chance(500)) report_error(it->from, RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN);
         retry_request_in(it, between(100 * MS, 5 * SECOND)); /* reconnect.backoff.max.ms */
-    } else if (!network_is_calm && chance(30)) {
+    } else if (!network_is_calm && chance(network_losses)) {
         lose_connection(it);
     } else {
         bool slow = !network_is_calm && chance(20);

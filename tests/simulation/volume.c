@@ -257,6 +257,7 @@ store_reader *store_reader_open(event_store *store, uint32_t route, uint64_t fro
 }
 
 void store_reader_seek(store_reader *reader, uint64_t from) { reader->next = from; }
+void store_reader_rest(store_reader *reader) { (void)reader; } /* pins nothing */
 void store_reader_close(store_reader *reader) { free(reader); }
 
 outcome store_reader_next(store_reader *reader, event_record *record, failure *why) {

@@ -11,12 +11,12 @@
 #include "world.h"
 
 #define EVENTS_MAX 256
-#define OPENINGS_MAX 32
+#define OPENINGS_MAX 256
 
 /* What a client wants to be published. The life's. */
 typedef struct event {
-    char id[16]; /* begins with p when the topic refuses it */
-    char key[8];
+    char id[24]; /* begins with p when the topic refuses it */
+    char key[24];
     unsigned parts;
     bytes body; /* ingest.v1.Event */
     bool acknowledged;

@@ -24,7 +24,7 @@
 #define NEVER INT64_MAX
 
 typedef struct process {
-    char name[16];
+    char name[32];
     bool killed;
     int64_t paused_until; /* as by SIGSTOP: neither its thread nor librdkafka's run */
     /* the world's */

@@ -173,7 +173,7 @@ static UNUSED outcome append_one(fixture *f, const char *id, const char *body,
 static UNUSED void append_many(fixture *f, const char *prefix, int count) {
     enum { LIST = 1000 };
     waiting_append *list = calloc(LIST, sizeof *list);
-    char(*ids)[32] = calloc(LIST, sizeof *ids);
+    char(*ids)[64] = calloc(LIST, sizeof *ids);
     for (int done = 0; done < count;) {
         int size = count - done < LIST ? count - done : LIST;
         for (int i = 0; i < size; i++) {

@@ -5,6 +5,7 @@
 #include "store_fixture.h"
 
 #include "storage/evidence.h"
+#include "storage/manifest.h"
 #include "storage/wal_check.h"
 
 #include <dirent.h>
@@ -130,6 +131,8 @@ static int teardown_case(void **state) {
     return 0;
 }
 
+static const wal_bounds NOTHING_KNOWN;
+
 /* Cut at every offset of the last record: wal_check leaves what was before it. */
 static void repairs_every_truncation(void **state) {
     wal_case *c = *state;
@@ -145,7 +148,7 @@ static void repairs_every_truncation(void **state) {
         (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
         wal_repair repair;
         failure why;
-        assert_int_equal(wal_check(folder, tail, &repair, &why), ST_OK);
+        assert_int_equal(wal_check(folder, tail, &NOTHING_KNOWN, &repair, &why), ST_OK);
         newest_wal(copy.directory, wal, &now);
         bool torn = size > c->before_last && size < c->size;
         assert_int_equal(repair.repaired, torn);
@@ -266,10 +269,52 @@ static void refuses_a_flaw_in_an_older_log(void **state) {
     failure why;
     char folder[160];
     (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
-    assert_int_equal(wal_check(folder, "/dev/null", &repair, &why), ST_OK);
+    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_OK);
     assert_int_equal(truncate(wal, (off_t)c->size - 1), 0);
-    assert_int_equal(wal_check(folder, "/dev/null", &repair, &why), ST_CORRUPT);
+    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_CORRUPT);
     assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
+}
+
+/* Appends the MANIFEST's own first record: `bad` times with a wrong byte, then `good` times. */
+static void tear_manifest(const fixture *copy, int bad, int good) {
+    char folder[160];
+    char path[256];
+    char record[512];
+    manifest_facts facts;
+    failure why;
+    (void)snprintf(folder, sizeof folder, "%s/db", copy->directory);
+    assert_int_equal(manifest_check(folder, &(manifest_extent){0}, &facts, &why), ST_OK);
+    assert_true(facts.flushed_known && facts.flushed > 0);
+    assert_int_equal(facts.extent.size, facts.size);
+    (void)snprintf(path, sizeof path, "%s/%s", folder, facts.file);
+    int file = open(path, O_RDWR | O_APPEND);
+    assert_true(pread(file, record, sizeof record, 0) > 7);
+    size_t len = 7 + (uint8_t)record[4] + 256u * (uint8_t)record[5];
+    assert_true(len < sizeof record);
+    for (int i = 0; i < bad + good; i++) {
+        record[len - 1] = (char)(record[len - 1] ^ (i == 0 || i == bad ? 1 : 0));
+        assert_int_equal(write(file, record, len), len);
+    }
+    (void)close(file);
+}
+
+/* Edits that a power cut tore had no effect. RocksDB alone refuses them. */
+static void repairs_a_torn_manifest(void **state) {
+    wal_case *c = *state;
+    make_store(c, 5, 100);
+    uint64_t last = 0;
+    fixture base = c->base;
+    assert_int_equal(open_copy(&base, &last), ST_OK);
+    for (int good = 0; good <= 9; good++) {
+        char wal[256];
+        char saved[160];
+        fixture copy = copy_of(c, true, wal);
+        tear_manifest(&copy, 1, good);
+        assert_int_equal(open_copy(&copy, &last), good <= 8 ? ST_OK : ST_CORRUPT);
+        (void)snprintf(saved, sizeof saved, "%s/torn-manifest", copy.directory);
+        assert_int_equal(access(saved, F_OK), good <= 8 ? 0 : -1);
+        assert_int_equal(last, 7);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -283,7 +328,7 @@ int main(int argc, char **argv) {
         TEST(repairs_every_truncation),       TEST(repairs_zeros_at_the_end),
         TEST(repairs_holes_in_a_large_batch), TEST(refuses_damage_before_the_end),
         TEST(evidence_finds_a_cut_end),       TEST(evidence_survives_a_torn_slot),
-        TEST(refuses_a_flaw_in_an_older_log),
+        TEST(refuses_a_flaw_in_an_older_log), TEST(repairs_a_torn_manifest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,9 @@ void event_fill(append_request *request, event_memory *memory, uint64_t number) 
     uint64_t drawn = event_mix(number ^ 4);
     size_t size = body_size(number);
     (void)snprintf(memory->id, sizeof memory->id, "%016" PRIx64, number);
-    (void)snprintf(memory->source, sizeof memory->source, "/worker/%u", (unsigned)(drawn % 4));
+    /* Long ones: RocksDB's MANIFEST has keys in it, and so its edits are longer than a block. */
+    (void)snprintf(memory->source, sizeof memory->source, "/worker/%u/%0*u", (unsigned)(drawn % 4),
+                   (int)(drawn / 4 % 370) + 1, 0u);
     (void)snprintf(memory->key, sizeof memory->key, "key-%u", (unsigned)(drawn / 4 % 50));
     fill_body(memory->body, size, number);
     *request = (append_request){.route = event_route(number), .remember = event_remembered(number)};

@@ -14,7 +14,7 @@ extern const char *const event_routes[EVENT_ROUTES];
 
 typedef struct event_memory { /* what a request borrows from */
     char id[32];
-    char source[32];
+    char source[400];
     char key[32];
     uint8_t body[EVENT_BODY_MAX];
 } event_memory;

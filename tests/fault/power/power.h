@@ -7,7 +7,8 @@
 
 #include <stdbool.h>
 
-enum { POWER_CUT_STATUS = 86 }; /* exit status of a process whose power was cut by a count */
+/* Exit statuses of a process whose power was cut: by a count; where a library has asserted. */
+enum { POWER_CUT_STATUS = 86, POWER_ASSERTED_STATUS = 87 };
 
 /* From here on the calls up to the cut, and to the fault, are counted when POWER_FROM_MARK is 1. */
 void power_mark(void) __attribute__((weak));

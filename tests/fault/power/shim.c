@@ -7,6 +7,7 @@
  *   POWER_ROOT=FOLDER      the folder; everything below it is watched
  *   POWER_SEED=N           for all that is drawn
  *   POWER_CUT=N            cut instead of the N-th call that changes or syncs something; 0: never
+ *   POWER_AIM=KIND:NAME    only such calls on a file whose name begins so count for the cut
  *   POWER_FAULT=KIND:N:ERROR:TIMES   the N-th call of that kind, and those behind it, TIMES in all,
  *                          fail: write sync open rename unlink resize mkdir read alloc;
  *                          EIO ENOSPC ENOMEM EMFILE, or SHORT: half of a write is done
@@ -20,8 +21,10 @@
 #include "disk_model.h"
 #include "power.h"
 
+#include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
@@ -78,6 +81,8 @@ static disk_node *_Atomic files[FILES_MAX]; /* by descriptor; NULL: not ours */
 static bool counting;
 static uint64_t calls; /* counted so far, that a cut can stand in for */
 static uint64_t cut_at;
+static call_kind aim_kind = CALL_KINDS; /* none */
+static char aim_name[32];
 static uint64_t sync_us;
 static _Atomic uint64_t kind_calls[CALL_KINDS];
 static struct {
@@ -107,6 +112,21 @@ static int find_text(struct dl_phdr_info *object, size_t size, void *arg) {
     return 1; /* the first object is the program */
 }
 
+static call_kind kind_called(const char *name) {
+    int kind = 0;
+    while (kind < CALL_KINDS && strcmp(name, KIND_NAMES[kind]) != 0)
+        kind++;
+    return (call_kind)kind;
+}
+
+static void read_aim(void) {
+    const char *text = getenv("POWER_AIM");
+    char kind[16];
+    if (!text || sscanf(text, "%15[a-z]:%31s", kind, aim_name) != 2) return;
+    aim_kind = kind_called(kind);
+    if (aim_kind == CALL_KINDS) abort();
+}
+
 static void read_fault(void) {
     static const struct {
         const char *name;
@@ -121,8 +141,7 @@ static void read_fault(void) {
         fprintf(stderr, "power shim: POWER_FAULT=%s is not KIND:N:ERROR:TIMES\n", text);
         abort();
     }
-    while (fault.kind < CALL_KINDS && strcmp(kind, KIND_NAMES[fault.kind]) != 0)
-        fault.kind++;
+    fault.kind = kind_called(kind);
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (strcmp(error, errors[i].name) == 0) fault.error = errors[i].error;
     if (fault.kind == CALL_KINDS || !fault.error) abort();
@@ -143,6 +162,7 @@ __attribute__((constructor)) static void start(void) {
     inside = true;
     cut_at = number("POWER_CUT");
     sync_us = number("POWER_SYNC_US");
+    read_aim();
     read_fault();
     (void)dl_iterate_phdr(find_text, NULL);
     disk_init(folder, number("POWER_SEED"));
@@ -182,6 +202,15 @@ void power_cut(int status) {
     cut(status);
 }
 
+/* An assertion of a library: ends the process as abort() would, and the power with it. */
+void __assert_fail(const char *text, const char *file, unsigned line, const char *function) {
+    (void)fprintf(stderr, "assertion failed: %s:%u: %s: %s\n", file, line, function, text);
+    void *frames[32];
+    backtrace_symbols_fd(frames, backtrace(frames, 32), STDERR_FILENO);
+    if (!watching || inside) abort();
+    power_cut(POWER_ASSERTED_STATUS);
+}
+
 void power_mark(void) {
     (void)pthread_mutex_lock(&lock);
     counting = true;
@@ -214,9 +243,15 @@ static int fails(call_kind kind) {
     return fault.error;
 }
 
+static bool counts(call_kind kind, const char *path) {
+    if (aim_kind == CALL_KINDS) return true;
+    const char *slash = strrchr(path, '/');
+    return kind == aim_kind && strncmp(slash ? slash + 1 : path, aim_name, strlen(aim_name)) == 0;
+}
+
 /* The same for a call that changes or syncs something, under the lock; may not return. */
-static int step(call_kind kind) {
-    if (counting && ++calls == cut_at) cut(POWER_CUT_STATUS);
+static int step(call_kind kind, const char *path) {
+    if (counting && counts(kind, path) && ++calls == cut_at) cut(POWER_CUT_STATUS);
     return fails(kind);
 }
 
@@ -240,7 +275,7 @@ static int open_ours(const char *path, const char *below, int flags, mode_t mode
     bool changes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC));
     int result = -1;
     enter();
-    int error = changes ? step(CALL_OPEN) : fails(CALL_OPEN);
+    int error = changes ? step(CALL_OPEN, below) : fails(CALL_OPEN);
     disk_node *node = disk_find(below);
     if (error) {
         errno = error;
@@ -286,7 +321,7 @@ int rename(const char *from, const char *to) {
     if (!ours(from, old) || !ours(to, new)) return real.rename(from, to);
     enter();
     int result = -1;
-    errno = step(CALL_RENAME);
+    errno = step(CALL_RENAME, new);
     if (!errno) {
         disk_rename(old, new);
         result = real.rename(from, to);
@@ -298,7 +333,7 @@ int rename(const char *from, const char *to) {
 static int remove_ours(const char *path, const char *below, int (*remove_it)(const char *)) {
     enter();
     int result = -1;
-    errno = step(CALL_UNLINK);
+    errno = step(CALL_UNLINK, below);
     if (!errno) {
         disk_unlink(below);
         result = remove_it(path);
@@ -322,7 +357,7 @@ int mkdir(const char *path, mode_t mode) {
     if (!ours(path, below)) return real.mkdir(path, mode);
     enter();
     int result = -1;
-    errno = step(CALL_MKDIR);
+    errno = step(CALL_MKDIR, below);
     if (!errno) result = real.mkdir(path, mode);
     if (result == 0) (void)disk_create(below, true);
     leave();
@@ -336,7 +371,7 @@ int mkdir(const char *path, mode_t mode) {
 static ssize_t write_ours(disk_node *node, int file, const void *data, size_t len, off_t at) {
     enter();
     ssize_t result = -1;
-    int error = step(CALL_WRITE);
+    int error = step(CALL_WRITE, disk_name(node));
     if (error == SHORT) {
         len = (len + 1) / 2;
         error = 0;
@@ -388,7 +423,7 @@ ssize_t pread(int file, void *data, size_t len, off_t at) {
  * The real sync is left out: the model is the disk. */
 static int sync_ours(disk_node *node) {
     enter();
-    int error = step(CALL_SYNC);
+    int error = step(CALL_SYNC, disk_name(node));
     uint64_t wait_us = sync_us ? disk_random(sync_us) : 0;
     leave();
     if (wait_us) (void)usleep((useconds_t)wait_us);
@@ -425,7 +460,7 @@ int ftruncate(int file, off_t size) {
     if (!node) return real.ftruncate(file, size);
     enter();
     int result = -1;
-    errno = step(CALL_RESIZE);
+    errno = step(CALL_RESIZE, disk_name(node));
     if (!errno) result = real.ftruncate(file, size);
     if (result == 0) disk_resize(node, size);
     leave();
@@ -439,7 +474,7 @@ int fallocate(int file, int mode, off_t at, off_t len) {
     int result = -1;
     struct stat before;
     struct stat after;
-    errno = step(CALL_RESIZE);
+    errno = step(CALL_RESIZE, disk_name(node));
     if (!errno && fstat(file, &before) == 0) result = real.fallocate(file, mode, at, len);
     if (result == 0 && fstat(file, &after) == 0 && after.st_size != before.st_size)
         disk_resize(node, after.st_size);
