@@ -1,4 +1,5 @@
-"""Killing and cutting off: every acknowledged event is read exactly once, in the order of the acknowledgements."""
+"""Kafka away, in part or whole: every acknowledged event is read exactly once, in the order of the acknowledgements.
+Kills of the server and of single brokers, and zombies, are script/torture's (fault/stage_b, c and g)."""
 
 from __future__ import annotations
 
@@ -28,48 +29,6 @@ def topics(it):
     return [it.transactions, it.informative]
 
 
-def test_kill_9_under_load(kafka3, server, client, scale, tmp_path):
-    it = server(kafka3)
-    kills = scale(8, 100)
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
-    shapes = ("transaction", "group", "informative")
-    with Load(it.target, tmp_path, lanes=64, shapes=shapes) as load:
-        for _ in range(kills):
-            time.sleep(chance.uniform(0.05, 2.0))
-            it.kill9()
-            it.start()
-        acks = load.stop()
-    drained(it, client)
-    count = check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
-    check_sequences(acks)
-    assert count >= kills * 20
-    print(f"{kills} kills, {len(acks)} acknowledged, {count} read, none lost or doubled")
-
-
-def test_groups_split_over_three_topics_stay_whole_under_kill_9(kafka3, server, client, scale, tmp_path):
-    names = ("create_user", "create_org", "add_user_to_org")
-    split = [kafka3.create_topic(f"split-{tmp_path.name}-{name}".replace("_", "-")) for name in names]
-    catalogue = tmp_path / "catalogue.tsv"
-    catalogue.write_text("".join(f"{name}\ttransaction\tsplit\t{topic}\t-\t-\n" for name, topic in zip(names, split)))
-    route = {"name": "split", "topic": split[0], "layout": "split"}
-    it = server(kafka3, {"catalogue_file": str(catalogue), "routes": [route, {"name": "other", "topic": split[1]}]})
-    with Load(it.target, tmp_path, lanes=32, shapes=("group",)) as load:
-        for _ in range(scale(4, 30)):
-            time.sleep(random.uniform(0.3, 1.5))
-            it.restart()
-        acks = load.stop()
-    drained(it, client)
-    records = read_all(kafka3.bootstrap, split)
-    check_exactly_once(acks, [record for record in records if record.topic == split[0]])
-    by_group = {}
-    for record in records:
-        by_group.setdefault(record.headers["ce_groupid"], []).append(int(record.headers["ce_groupindex"]))
-    assert all(sorted(indexes) == [0, 1, 2] for indexes in by_group.values())
-    assert len(by_group) == len(acks)
-
-
 def test_every_broker_away(kafka3, server, client, scale, tmp_path):
     it = server(kafka3)
     with Load(it.target, tmp_path, lanes=32, shapes=("transaction", "informative"), rate=500) as load:
@@ -88,21 +47,6 @@ def test_every_broker_away(kafka3, server, client, scale, tmp_path):
     drained(it, client, timeout=180)
     check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
     check_sequences(acks)
-
-
-def test_brokers_killed_in_turn(kafka3, server, client, scale, tmp_path):
-    it = server(kafka3)
-    with Load(it.target, tmp_path, lanes=32, rate=1000) as load:
-        for turn in range(scale(2, 9)):
-            node = 1 + turn % 3
-            time.sleep(1)
-            kafka3.kill(node)
-            time.sleep(3)
-            kafka3.start_node(node)
-            kafka3.wait_ready()
-        acks = load.stop()
-    drained(it, client, timeout=180)
-    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
 
 
 def test_too_few_replicas_block_one_route_only(kafka3, server, client):
@@ -124,20 +68,6 @@ def test_too_few_replicas_block_one_route_only(kafka3, server, client):
         kafka3.wait_ready()
     drained(it, client)
     assert len(read_all(kafka3.bootstrap, it.transactions)) == 2
-
-
-def test_a_paused_server_comes_back_without_doubling(kafka3, server, client, tmp_path):
-    it = server(kafka3)
-    with Load(it.target, tmp_path, lanes=16, rate=500) as load:
-        for _ in range(2):
-            wait_for(lambda: load.count() > 100, "some load")
-            it.pause()
-            time.sleep(4)
-            it.resume()
-            time.sleep(1)
-        acks = load.stop()
-    drained(it, client)
-    check_exactly_once(acks, read_all(kafka3.bootstrap, topics(it)))
 
 
 def newest_librdkafka(folder):
