@@ -18,7 +18,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,7 @@ from typing import Any
 from harness.paths import BUILD, SERVER
 
 PROGRAMS = SERVER.parent
+CONTROL_ATTEMPTS = 3
 
 
 class Violation(AssertionError):
@@ -107,17 +107,19 @@ def run(letter: str, seed: int, scale: float, mutant: str | None = None, quiet: 
 
 
 def control(letter: str, seed: int, mutant: str, scale: float | None = None, quiet: bool = True) -> str:
-    """Runs a stage on broken code: it must fail, and this returns what it said."""
+    """Runs a stage on broken code: it must fail, and this returns what it said. A short run of random faults may miss
+    the one that matters: then the next seeds have a try."""
     scale = scale or stages()[letter].SHORT
-    it: Callable[[], Any] = lambda: run(letter, seed, scale, mutant, quiet)  # noqa: E731
-    try:
-        it()
-    except AssertionError as error:
-        for note in getattr(error, "__notes__", []):
-            _, _, folder = note.partition("its files: ")
-            shutil.rmtree(folder, ignore_errors=True)
-        return str(error)
-    raise Violation(f"stage {letter} did not notice the mutant {mutant} (seed {seed}, scale {scale:g})")
+    for attempt in range(CONTROL_ATTEMPTS):
+        try:
+            run(letter, seed + attempt, scale, mutant, quiet)
+        except AssertionError as error:
+            for note in getattr(error, "__notes__", []):
+                _, _, folder = note.partition("its files: ")
+                shutil.rmtree(folder, ignore_errors=True)
+            return str(error)
+    seeds = f"{seed} to {seed + CONTROL_ATTEMPTS - 1}"
+    raise Violation(f"stage {letter} did not notice the mutant {mutant} (seeds {seeds}, scale {scale:g})")
 
 
 __all__ = ["BUILD", "Summary", "Torture", "Violation", "control", "run", "stages"]
