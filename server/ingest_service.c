@@ -19,7 +19,9 @@ uint32_t ingest_retry_ms(outcome result) {
     case ST_OVERLOADED:
     case ST_NO_MEMORY:
         return RETRY_BUSY_MS;
-    case ST_STORAGE_FULL:
+    case ST_BACKLOG_FULL:
+    case ST_DISK_FULL:
+    case ST_DEAD_FULL:
         return RETRY_FULL_MS;
     case ST_STOPPING:
     case ST_UNAVAILABLE:

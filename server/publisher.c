@@ -336,7 +336,7 @@ static void bury(publisher *it, const machine_order *order, machine_event *event
         committer_bury(it->options.store, it->options.route, order->sequence, &reason, &why);
     event->kind = EV_BURIED;
     if (done) {
-        store_failed(it, done == ST_STORAGE_FULL ? FAULT_DEAD_FULL : FAULT_AWAY,
+        store_failed(it, done == ST_DEAD_FULL ? FAULT_DEAD_FULL : FAULT_AWAY,
                      "setting an event aside", &why);
         set_failed(it, event);
         return;

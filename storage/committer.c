@@ -14,7 +14,7 @@
  */
 #include "storage/clock.h"
 #include "storage/folder.h"
-#include "storage/idempotency.h"
+#include "storage/group.h"
 #include "storage/store_meta.h"
 
 #include <stdlib.h>
@@ -24,7 +24,6 @@ enum {
     BATCH_LETTERS_MAX = 256,
     BATCH_BYTES_MAX = 8 << 20, /* bounds what one sync has to write, and so its latency */
     TICK_MS = 1000,            /* of the upkeep when nothing else happens */
-    DISK_CHECK_MS = 500,
 };
 
 struct committer {
@@ -56,17 +55,8 @@ struct committer {
     command *batch_commands;       /* of the present batch */
     append_request **requests;     /* of the present batch, in order; owned */
     uint32_t request_count;
-    uint64_t backlog_bytes; /* of all routes, this batch included */
-    uint32_t touched;       /* routes with a changed `staged`, as bits */
-    int64_t now_ms;         /* wall clock of the batch */
-    rocksdb_writebatch_t *batch;
-    batch_ids ids;
-    uint8_t *scratch; /* one encoded record, or id key; owned */
-    size_t scratch_size;
-    int64_t disk_checked_ms;   /* monotonic */
-    uint64_t unflushed_bytes;  /* at that time */
-    uint64_t unmeasured_bytes; /* appended since */
-    int64_t upkeep_ms;         /* monotonic */
+    group group;       /* what they are staged into */
+    int64_t upkeep_ms; /* monotonic */
     uint64_t background_errors;
 };
 
@@ -179,149 +169,7 @@ void committer_figures(const event_store *store, uint64_t *requests, uint64_t *b
     *bytes_queued = atomic_load(&store->committer->queued_bytes);
 }
 
-/* ---- staging ------------------------------------------------------------------------------ */
-
-static bool scratch_fits(committer *self, size_t size) {
-    if (size <= self->scratch_size) return true;
-    uint8_t *grown = realloc(self->scratch, size);
-    if (!grown) return false;
-    self->scratch = grown;
-    self->scratch_size = size;
-    return true;
-}
-
-static void answer_known(committer *self, append_request *request, const id_entry *known) {
-    request->route = known->route;
-    request->sequence = known->sequence;
-    if (memcmp(known->fingerprint, request->fingerprint, STORE_FINGERPRINT_SIZE) != 0) {
-        request->result = ST_ID_CONFLICT;
-        return;
-    }
-    request->result = ST_OK;
-    request->duplicate = true;
-    request->dead = known->dead;
-    request->purged = known->purged;
-    atomic_fetch_add_explicit(&self->store->duplicates, 1, memory_order_relaxed);
-}
-
-/* Whether the store knows the identity: then the request is answered. */
-static bool look_up(committer *self, append_request *request) {
-    const event_record *record = &request->record;
-    id_entry known;
-    failure why;
-    bytes key = id_key_put(self->scratch, record->source, record->id);
-    outcome result = ids_get(self->store, key, self->now_ms, &known, &why);
-    if (result == ST_NOT_FOUND) return false;
-    if (result == ST_OK) {
-        answer_known(self, request, &known);
-    } else {
-        /* Not knowing whether it is a duplicate, we must not accept it. */
-        store_log(self->store, STORE_LOG_ERROR, "%s", why.reason);
-        request->result = result;
-    }
-    return true;
-}
-
-/*
- * Free space that is not for new events. What was appended is in a log, will be in a table before
- * the log goes, and then in another one before the first goes.
- */
-static uint64_t spoken_for(const committer *self) {
-    const event_store *store = self->store;
-    return store->options.reserve_free_bytes + store->working_bytes + 2 * self->unflushed_bytes +
-           3 * self->unmeasured_bytes;
-}
-
-/* With the ballast spent a full volume could not be opened once more: nothing new until it is back.
- */
-static bool has_room(const committer *self, const append_request *request) {
-    const event_store *store = self->store;
-    return ballast_missing(&store->ballast) == 0 &&
-           self->backlog_bytes + request->encoded_size <= store->options.backlog_budget_bytes &&
-           store->disk_free_bytes >= spoken_for(self) + request->encoded_size;
-}
-
-static void put_event(committer *self, append_request *request) {
-    event_store *store = self->store;
-    route_durable *staged = &store->routes[request->route].staged;
-    event_record *record = &request->record;
-    record->sequence = request->sequence = ++staged->last;
-    record->cumulative_bytes = staged->last_cumulative += request->encoded_size;
-    record->accepted_ms = self->now_ms;
-    self->backlog_bytes += request->encoded_size;
-    self->unmeasured_bytes += request->encoded_size;
-    self->touched |= 1u << request->route;
-
-    uint8_t key[EVENT_KEY_SIZE];
-    record_encode(record, self->scratch);
-    batch_put(&store->db, self->batch, FAMILY_OUTBOX,
-              event_key(key, request->route, request->sequence),
-              bytes_of(self->scratch, request->encoded_size));
-    request->result = ST_OK;
-}
-
-static void put_id(committer *self, const append_request *request, bool purged) {
-    id_entry entry = {.route = request->route,
-                      .sequence = request->sequence,
-                      .accepted_ms = self->now_ms,
-                      .purged = purged};
-    memcpy(entry.fingerprint, request->fingerprint, sizeof entry.fingerprint);
-    uint8_t value[ID_VALUE_SIZE];
-    id_value_put(value, &entry);
-    bytes key = id_key_put(self->scratch, request->record.source, request->record.id);
-    batch_put(&self->store->db, self->batch, FAMILY_IDS, key, bytes_of(value, sizeof value));
-    ids_window_count(&self->store->ids, key.len, self->now_ms);
-}
-
-/* An earlier request of this batch with the same identity; only accepted ones are entered. */
-static bool known_in_batch(committer *self, append_request *request) {
-    const append_request *earlier = batch_ids_find(&self->ids, request);
-    if (!earlier) return false;
-    id_entry known = {.route = earlier->route, .sequence = earlier->sequence};
-    memcpy(known.fingerprint, earlier->fingerprint, sizeof known.fingerprint);
-    answer_known(self, request, &known);
-    return true;
-}
-
-static void stage_append(committer *self, append_request *request) {
-    request->duplicate = request->dead = request->purged = false;
-    /* Serves the key of the id as well, which is always shorter. */
-    if (!scratch_fits(self, request->encoded_size)) {
-        request->result = ST_NO_MEMORY;
-        return;
-    }
-    if (request->remember && (known_in_batch(self, request) || look_up(self, request))) return;
-    if (!has_room(self, request)) {
-        request->result = ST_STORAGE_FULL;
-        return;
-    }
-    put_event(self, request);
-    if (!request->remember) return;
-    put_id(self, request, false);
-    batch_ids_enter(&self->ids, request);
-}
-
-/* Before the appends: one of the same batch with the id of a replay has to find it replayed. */
-static void stage_move(committer *self, letter_request *request) {
-    append_request *append = &request->append;
-    bool replay = request->move == LETTER_REPLAY;
-    request->result = letter_load(self->store, request);
-    if (request->result != ST_OK) return;
-    if (!scratch_fits(self, append->encoded_size)) {
-        request->result = ST_NO_MEMORY;
-        return;
-    }
-    if (replay && !has_room(self, append)) {
-        request->result = ST_STORAGE_FULL;
-        return;
-    }
-    stage_letter(self->store, self->batch, request);
-    self->touched |= 1u << request->route;
-    if (replay) put_event(self, append);
-    request->new_sequence = replay ? append->sequence : 0;
-    if (append->remember) put_id(self, append, !replay);
-    if (append->remember && replay) batch_ids_enter(&self->ids, append);
-}
+/* ---- one batch ---------------------------------------------------------------------------- */
 
 /* Whether an earlier request of this batch moves the letter: it still stands in RocksDB. */
 static bool moved_in_batch(const committer *self, const letter_request *request) {
@@ -331,44 +179,10 @@ static bool moved_in_batch(const committer *self, const letter_request *request)
     return false;
 }
 
-/* ---- one batch ---------------------------------------------------------------------------- */
-
-static void check_disk(committer *self) {
-    int64_t now_ms = clock_monotonic_ms();
-    if (self->disk_checked_ms && now_ms - self->disk_checked_ms < DISK_CHECK_MS) return;
-    self->disk_checked_ms = now_ms;
-    store_measure_disk(self->store);
-    self->unflushed_bytes = store_db_unflushed_bytes(&self->store->db);
-    self->unmeasured_bytes = 0;
-}
-
-static uint64_t sum_backlog(event_store *store) {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < store_route_count(store); i++) {
-        route_state *route = &store->routes[i];
-        (void)pthread_mutex_lock(&route->lock);
-        sum += route->synced.last_cumulative - route->position_cumulative;
-        (void)pthread_mutex_unlock(&route->lock);
-    }
-    return sum;
-}
-
-static void begin_batch(committer *self) {
-    check_disk(self);
-    rocksdb_writebatch_clear(self->batch);
-    self->now_ms = clock_wall_ms();
-    self->backlog_bytes = sum_backlog(self->store);
-    self->request_count = 0;
-    self->touched = 0;
-    uint64_t queued = atomic_load(&self->queued_requests);
-    batch_ids_begin(&self->ids,
-                    queued < BATCH_REQUESTS_MAX ? (uint32_t)queued : BATCH_REQUESTS_MAX);
-}
-
 static void stage_commands(committer *self) {
     for (command *at = self->batch_commands; at; at = at->next) {
-        at->result = stage_command(self->store, self->batch, at);
-        if (at->result == ST_OK) self->touched |= 1u << at->route;
+        at->result = stage_command(self->store, self->group.batch, at);
+        if (at->result == ST_OK) self->group.touched |= 1u << at->route;
     }
 }
 
@@ -387,7 +201,7 @@ static void stage_letters(committer *self) {
         if (moved_in_batch(self, request))
             request->result = ST_NOT_FOUND;
         else
-            stage_move(self, request);
+            group_move(&self->group, request);
         taken_bytes += request->append.encoded_size;
     }
 }
@@ -400,7 +214,7 @@ static void stage_appends(committer *self) {
         self->waiting = request->next;
         self->requests[self->request_count++] = request;
         taken_bytes += request->encoded_size;
-        stage_append(self, request);
+        group_append(&self->group, request);
     }
 }
 
@@ -464,15 +278,15 @@ static outcome note_manifest(event_store *store, failure *why) {
 
 static outcome write_batch(committer *self, failure *why) {
     event_store *store = self->store;
-    if (rocksdb_writebatch_count(self->batch) == 0) return ST_OK;
+    if (rocksdb_writebatch_count(self->group.batch) == 0) return ST_OK;
     int64_t began_us = clock_monotonic_us();
-    outcome result = store_db_write(&store->db, self->batch, why);
+    outcome result = store_db_write(&store->db, self->group.batch, why);
     if (result != ST_OK) return result;
     histogram_add(&store->sync_time, (uint64_t)(clock_monotonic_us() - began_us));
     atomic_fetch_add_explicit(&store->commits, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&store->committed_requests, self->request_count,
                               memory_order_relaxed);
-    for (uint32_t left = self->touched; left; left &= left - 1)
+    for (uint32_t left = self->group.touched; left; left &= left - 1)
         publish_route(self, (uint32_t)__builtin_ctz(left));
     return store_note_evidence(store, why);
 }
@@ -511,18 +325,19 @@ static void finish_letters(committer *self) {
 
 static void stage_ids_window(committer *self) {
     ids_window *ids = &self->store->ids;
-    ids_window_update(ids, self->now_ms);
+    ids_window_update(ids, self->group.now_ms);
     if (ids->put_bytes == ids->saved_bytes) return;
-    meta_put_ids(&self->store->db, self->batch, ids);
+    meta_put_ids(&self->store->db, self->group.batch, ids);
     ids->saved_bytes = ids->put_bytes;
 }
 
 /* `due`: once a second, what may lag behind is staged too. */
 static outcome commit_batch(committer *self, bool due, failure *why) {
-    begin_batch(self);
+    self->request_count = 0;
+    group_begin(&self->group, atomic_load(&self->queued_requests));
     if (due) stage_ids_window(self);
     stage_commands(self);
-    self->touched |= stage_advances(self->store, self->batch, due);
+    self->group.touched |= stage_advances(self->store, self->group.batch, due);
     stage_letters(self);
     stage_appends(self);
     outcome result = write_batch(self, why);
@@ -579,9 +394,9 @@ static outcome check_background(committer *self, failure *why) {
     uint64_t errors = store_db_background_errors(db);
     if (errors == self->background_errors) return ST_OK;
     self->background_errors = errors;
-    rocksdb_writebatch_clear(self->batch);
-    meta_put_identity(db, self->batch, &self->store->id);
-    outcome result = store_db_write(db, self->batch, why);
+    rocksdb_writebatch_clear(self->group.batch);
+    meta_put_identity(db, self->group.batch, &self->store->id);
+    outcome result = store_db_write(db, self->group.batch, why);
     if (result == ST_OK)
         store_log(self->store, STORE_LOG_WARNING,
                   "a compaction failed, %llu so far, and is tried again: see db/LOG",
@@ -591,7 +406,6 @@ static outcome check_background(committer *self, failure *why) {
 
 /* Once a second, and off the path of the acknowledgements when there is any pause. */
 static outcome upkeep(committer *self, failure *why) {
-    check_disk(self);
     self->upkeep_ms = clock_monotonic_ms();
     outcome result = check_background(self, why);
     if (result == ST_OK) result = note_manifest(self->store, why);
@@ -636,13 +450,11 @@ static void *run(void *arg) {
 /* ---- start and stop ----------------------------------------------------------------------- */
 
 static void free_committer(committer *self) {
-    batch_ids_fini(&self->ids);
-    if (self->batch) rocksdb_writebatch_destroy(self->batch);
+    group_fini(&self->group);
     (void)pthread_mutex_destroy(&self->lock);
     (void)pthread_cond_destroy(&self->work);
     (void)pthread_cond_destroy(&self->finished);
     free(self->requests);
-    free(self->scratch);
     free(self);
 }
 
@@ -665,10 +477,8 @@ outcome committer_start(event_store *store, failure *why) {
     self->commands_tail = &self->commands;
     self->upkeep_ms = clock_monotonic_ms();
     init_locks(self);
-    self->batch = rocksdb_writebatch_create();
     self->requests = calloc(BATCH_REQUESTS_MAX, sizeof(append_request *));
-    bool ready = batch_ids_init(&self->ids, BATCH_REQUESTS_MAX) && self->requests;
-    check_disk(self);
+    bool ready = group_init(&self->group, store, BATCH_REQUESTS_MAX) && self->requests;
     store->committer = self;
     if (ready && pthread_create(&self->thread, NULL, run, self) == 0) return ST_OK;
     store->committer = NULL;
@@ -685,40 +495,4 @@ void committer_stop(event_store *store) {
     (void)pthread_join(self->thread, NULL);
     free_committer(self);
     store->committer = NULL;
-}
-
-/* ---- the publisher's writes (a bury is in dead_letters.c) ----------------------------------- */
-
-outcome committer_set_anchor(event_store *store, uint32_t route, const route_anchor *anchor,
-                             failure *why) {
-    command request = {.kind = COMMAND_ANCHOR, .route = route, .anchor = anchor};
-    outcome result = ST_OK;
-    if (anchor->sequence > atomic_load(&store->routes[route].hint)) {
-        result = store_cumulative(store, route, anchor->sequence, &request.cumulative, why);
-        if (result != ST_OK) return result;
-        /* The hint never passes the position. */
-        store_set_position(store, route, anchor->sequence);
-    }
-    result = committer_execute(store, &request);
-    return result == ST_OK ? ST_OK : fail(why, result, "", "%s", outcome_text(result));
-}
-
-void committer_advance(event_store *store, uint32_t number, uint64_t sequence,
-                       const uuid *incarnation, int64_t kafka_offset) {
-    route_state *route = &store->routes[number];
-    uint64_t cumulative;
-    store_set_position(store, number, sequence);
-    /* Without its record the hint stays where it is; nothing depends on its moving now. */
-    if (store_cumulative(store, number, sequence, &cumulative, NULL) != ST_OK) return;
-    (void)pthread_mutex_lock(&route->lock);
-    bool newer = sequence > route->synced.anchor.sequence &&
-                 (!route->advance_wanted || sequence > route->wanted_sequence);
-    if (newer) {
-        route->advance_wanted = true;
-        route->wanted_sequence = sequence;
-        route->wanted_cumulative = cumulative;
-        route->wanted_incarnation = *incarnation;
-        route->wanted_offset = kafka_offset;
-    }
-    (void)pthread_mutex_unlock(&route->lock);
 }

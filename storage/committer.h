@@ -24,7 +24,7 @@ struct append_request {
     uint8_t fingerprint[STORE_FINGERPRINT_SIZE];
     /* out */
     /* ST_OK; ST_ID_CONFLICT, and sequence and route are those of the event that has the id;
-     * ST_STORAGE_FULL; ST_CORRUPT, ST_IO: the id could not be read; ST_NO_MEMORY */
+     * ST_BACKLOG_FULL, ST_DISK_FULL; ST_CORRUPT, ST_IO: the id could not be read; ST_NO_MEMORY */
     outcome result;
     bool duplicate;    /* with ST_OK: known already; sequence and route are the first one's */
     bool dead;         /* with duplicate: it is a dead letter by now */
@@ -67,8 +67,8 @@ struct letter_request {
     uint64_t sequence;
     /* out */
     /* ST_OK; ST_NOT_FOUND: no such letter, or no more, as when this was asked before;
-     * ST_PRECONDITION: Kafka has not settled its sequence yet; ST_STORAGE_FULL: no room to replay;
-     * ST_CORRUPT, ST_IO: it could not be read; ST_NO_MEMORY */
+     * ST_PRECONDITION: Kafka has not settled its sequence yet; ST_BACKLOG_FULL, ST_DISK_FULL: no
+     * room to replay; ST_CORRUPT, ST_IO: it could not be read; ST_NO_MEMORY */
     outcome result;
     uint64_t new_sequence; /* LETTER_REPLAY with ST_OK */
     /* Called once, on the committer's thread; must not block. May free the request. */
@@ -100,7 +100,7 @@ typedef struct bury_reason {
 
 /*
  * Moves the event to the dead letters in one synced batch: put there, RECORD_MOVED in the outbox,
- * mark the id, count. To be called before any transaction passes its sequence. ST_STORAGE_FULL
+ * mark the id, count. To be called before any transaction passes its sequence. ST_DEAD_FULL
  * when the budget for dead letters is spent: the route has to wait. Burying twice is ST_OK.
  */
 MUST_CHECK outcome committer_bury(event_store *store, uint32_t route, uint64_t sequence,

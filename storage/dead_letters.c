@@ -204,10 +204,7 @@ static outcome bury_record(event_store *store, uint32_t route, const event_recor
     outcome result = mark_id(store, route, record, memory, id_value, &request, why);
     if (result == ST_OK) {
         result = committer_execute(store, &request);
-        if (result == ST_STORAGE_FULL)
-            (void)fail(why, result, "dead_budget_bytes", "the budget for dead letters is spent");
-        else if (result != ST_OK)
-            (void)fail(why, result, "", "%s", outcome_text(result));
+        if (result != ST_OK) (void)fail(why, result, "", "%s", outcome_text(result));
     }
     free(memory);
     return result;

@@ -25,12 +25,13 @@ typedef struct store_options {
     uint64_t ids_window_ms;    /* how long a published id is remembered */
     uint64_t ids_budget_bytes; /* on disk, for ids of published events; the window shrinks to it */
     uint64_t backlog_budget_bytes; /* pending records over all routes; above it appends are refused
-                                      with ST_STORAGE_FULL */
-    uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_STORAGE_FULL) */
-    uint64_t reserve_free_bytes;   /* free space of the volume below which appends are refused */
-    uint64_t ballast_bytes;        /* held on the volume to be released when an opening needs room;
-                                      0: none */
-    uint64_t queue_max_requests;   /* commit queue; above it submit answers ST_OVERLOADED */
+                                      with ST_BACKLOG_FULL */
+    uint64_t dead_budget_bytes;    /* dead letters; above it a bury is refused (ST_DEAD_FULL) */
+    uint64_t
+        reserve_free_bytes; /* free space of the volume that is left to others (ST_DISK_FULL) */
+    uint64_t ballast_bytes; /* held on the volume to be released when an opening needs room;
+                               0: none */
+    uint64_t queue_max_requests; /* commit queue; above it submit answers ST_OVERLOADED */
     uint64_t queue_max_bytes;
     uint64_t memtable_bytes; /* write buffer of the outbox */
     /* A line for the log. Any thread; must not block. May be NULL. */

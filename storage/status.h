@@ -20,7 +20,11 @@
     X(ST_ID_CONFLICT, 6, false, "id already used with other content")                              \
     X(ST_NOT_FOUND, 5, false, "not found")                                                         \
     X(ST_OVERLOADED, 8, true, "too many requests in flight")                                       \
-    X(ST_STORAGE_FULL, 8, true, "storage budget spent")                                            \
+    X(ST_BACKLOG_FULL, 8, true,                                                                    \
+      "storage.backlog_budget is spent: events are taken again when Kafka has taken some")         \
+    X(ST_DISK_FULL, 8, true,                                                                       \
+      "no free space but storage.reserve_free: give the volume of the data folder more")           \
+    X(ST_DEAD_FULL, 8, true, "storage.dead_budget is spent: replay or purge dead letters")         \
     X(ST_STOPPING, 14, true, "shutting down")                                                      \
     X(ST_TIMEOUT, 4, true, "deadline exceeded")                                                    \
     X(ST_UNAVAILABLE, 14, true, "unavailable")                                                     \

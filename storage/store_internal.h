@@ -169,7 +169,7 @@ struct command {
  * ST_STOPPING or ST_UNAVAILABLE. */
 MUST_CHECK outcome committer_execute(event_store *store, command *request);
 
-/* ---- stage.c: what a batch is made of; the committer's thread ------------------------------ */
+/* ---- commands.c: what a batch is made of; the committer's thread --------------------------- */
 
 outcome stage_command(event_store *store, rocksdb_writebatch_t *batch, const command *request);
 /* After the sync, under the route's lock. */

@@ -51,6 +51,7 @@ static uint32_t masked_checksum(const uint8_t *type_and_payload, size_t len) {
 }
 
 static bool take_fragment(reader *self, bytes payload) {
+    if (payload.len == 0) return true;
     if (self->len + payload.len > self->capacity) {
         size_t capacity = 2 * (self->len + payload.len);
         uint8_t *grown = realloc(self->record, capacity);

@@ -6,15 +6,15 @@ add_mutant(failed-sync-ignored storage/store_db.c store_worker)
 add_mutant(acked-before-sync storage/committer.c store_worker)
 add_mutant(visible-before-sync storage/committer.c store_worker)
 add_mutant(evidence-before-sync storage/committer.c store_worker)
-add_mutant(ids-unchecked storage/committer.c store_worker ingestd) # B too
+add_mutant(ids-unchecked storage/group.c store_worker ingestd) # B too
 add_mutant(folder-unsynced storage/folder.c store_worker)
 add_mutant(torn-tail-kept storage/wal_check.c store_worker)
 add_mutant(torn-manifest-kept storage/recovery.c store_worker)
 
 # E: the disk is full
-add_mutant(ack-without-room storage/committer.c ingestd)
+add_mutant(ack-without-room storage/group.c ingestd)
 add_mutant(ack-of-a-failed-write storage/committer.c ingestd)
-add_mutant(no-reserve storage/committer.c ingestd)
+add_mutant(no-reserve storage/group.c ingestd)
 
 # F: damaged files
 add_mutant(damage-is-torn-tail storage/wal_check.c corruptible ingestctl)

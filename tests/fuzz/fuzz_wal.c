@@ -31,14 +31,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int file = open(log_file, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
     PROMISE(file >= 0 && write(file, data, size) == (ssize_t)size);
     (void)close(file);
+    const wal_bounds bounds = {0}; /* nothing is known from elsewhere */
     wal_repair repair;
     failure why = {0};
-    if (wal_check(folder, tail, &repair, &why) != ST_OK) {
+    if (wal_check(folder, tail, &bounds, &repair, &why) != ST_OK) {
         PROMISE(why.reason[0]);
         return 0;
     }
     if (!repair.repaired) return 0;
     PROMISE(repair.kept + repair.cut_bytes == size);
-    PROMISE(wal_check(folder, tail, &repair, &why) == ST_OK && !repair.repaired);
+    PROMISE(wal_check(folder, tail, &bounds, &repair, &why) == ST_OK && !repair.repaired);
     return 0;
 }

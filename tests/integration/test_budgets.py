@@ -39,7 +39,7 @@ def test_the_backlog_budget_and_the_space_after_the_drain(own_kafka, server, cli
         accepted += len(results) - len(refused)
     assert all(error.code == FULL.value[0] and has_hint(error) for error in refused)
     assert 60 << 20 < it.metrics().total("ingest_backlog_bytes") <= 64 << 20
-    assert it.metrics().total("ingest_refused_total", reason="STORAGE_FULL") >= len(refused)
+    assert it.metrics().total("ingest_refused_total", reason="BACKLOG_FULL") >= len(refused)
     full = it.disk_bytes()
     it.restart()  # refuses, and counts, as before
     try:

@@ -138,7 +138,7 @@ outcome committer_bury(event_store *store, uint32_t route, uint64_t sequence,
     if (sequence <= store->position)
         return fail(why, ST_PRECONDITION, "sequence", "record %llu is settled already",
                     (unsigned long long)sequence);
-    if (chance(20)) return fail(why, ST_STORAGE_FULL, "", "simulated: budget spent");
+    if (chance(20)) return fail(why, ST_DEAD_FULL, "", "simulated: budget spent");
     bool told = await_sync(store, &durable);
     if (durable) store->disk->dead[sequence] = true;
     trace("  %s (%llu) is set aside%s", store->disk->events[sequence]->id,

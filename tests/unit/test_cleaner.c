@@ -160,7 +160,7 @@ static void ballast_is_held(void **state) {
     /* More than the volume has: nothing new is taken. */
     f->options.ballast_bytes = UINT64_C(1) << 60;
     open_fixture(f);
-    assert_int_equal(append_one(f, "one more", "body", NULL), ST_STORAGE_FULL);
+    assert_int_equal(append_one(f, "one more", "body", NULL), ST_DISK_FULL);
 }
 
 int main(void) {

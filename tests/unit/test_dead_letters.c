@@ -237,7 +237,7 @@ static void a_replay_needs_room_in_the_backlog(void **state) {
     do
         (void)snprintf(id, sizeof id, "b-%d", more++);
     while (append_one(f, id, "body of an event", NULL) == ST_OK);
-    assert_int_equal(move_one(f, LETTER_REPLAY, 1, NULL), ST_STORAGE_FULL);
+    assert_int_equal(move_one(f, LETTER_REPLAY, 1, NULL), ST_BACKLOG_FULL);
     assert_int_equal(stats_of(f).dead, 2);
     assert_int_equal(move_one(f, LETTER_PURGE, 2, NULL), ST_OK); /* needs none */
     store_set_position(f->store, f->route, 4);
@@ -252,7 +252,7 @@ static void a_purge_makes_room_for_a_bury(void **state) {
     append_many(f, "a", 3);
     assert_int_equal(bury(f, 1), ST_OK);
     store_set_position(f->store, f->route, 1);
-    assert_int_equal(bury(f, 2), ST_STORAGE_FULL);
+    assert_int_equal(bury(f, 2), ST_DEAD_FULL);
     assert_int_equal(move_one(f, LETTER_PURGE, 1, NULL), ST_OK);
     assert_int_equal(bury(f, 2), ST_OK);
 }

@@ -209,7 +209,7 @@ static void bury_respects_its_budget(void **state) {
     open_fixture(f);
     append_many(f, "a", 3);
     assert_int_equal(bury(f, 1), ST_OK);
-    assert_int_equal(bury(f, 2), ST_STORAGE_FULL);
+    assert_int_equal(bury(f, 2), ST_DEAD_FULL);
     assert_int_equal(stats_of(f).dead, 1);
     assert_int_equal(append_one(f, "more", "x", NULL), ST_OK);
 }
@@ -258,7 +258,7 @@ static void budget_refuses_and_recovers(void **state) {
         result = append_one(f, id, "body", NULL);
         accepted += result == ST_OK;
     } while (result == ST_OK);
-    assert_int_equal(result, ST_STORAGE_FULL);
+    assert_int_equal(result, ST_BACKLOG_FULL);
     assert_in_range(accepted, 5, 20);
     waiting_append known; /* a retry of what is here is answered all the same */
     assert_int_equal(append_one(f, "e0", "body", &known), ST_OK);
@@ -267,9 +267,9 @@ static void budget_refuses_and_recovers(void **state) {
     assert_int_equal(append_one(f, id, "body", NULL), ST_OK);
 
     close_fixture(f);
-    f->options.reserve_free_bytes = UINT64_MAX / 2;
+    f->options.backlog_budget_bytes = f->options.reserve_free_bytes = UINT64_MAX / 2;
     open_fixture(f);
-    assert_int_equal(append_one(f, "no room", "body", NULL), ST_STORAGE_FULL);
+    assert_int_equal(append_one(f, "no room", "body", NULL), ST_DISK_FULL);
 }
 
 static void queue_is_bounded(void **state) {

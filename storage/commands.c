@@ -1,6 +1,8 @@
 /*
- * What the publisher's writes put into a batch. The committer's thread; cannot block. Staging
- * changes `staged` only; what others see changes after the sync, when the committer publishes.
+ * commands: the publisher's writes, from both sides: asked here on its thread, which waits, and
+ * staged into the group on the committer's, which cannot block. (How a letter is buried is in
+ * dead_letters.c.) Staging changes `staged` only; what others see changes after the sync, when the
+ * committer publishes.
  */
 #include "storage/store_meta.h"
 
@@ -60,7 +62,7 @@ static outcome stage_bury(event_store *store, rocksdb_writebatch_t *batch, const
     uint64_t dead_bytes = size;
     for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++)
         dead_bytes += store->routes[i].staged.ledger.dead_bytes;
-    if (dead_bytes > store->options.dead_budget_bytes) return ST_STORAGE_FULL;
+    if (dead_bytes > store->options.dead_budget_bytes) return ST_DEAD_FULL;
     route_state *route = &store->routes[request->route];
     if (!reserve_moved(route)) return ST_NO_MEMORY;
 
@@ -164,4 +166,40 @@ uint32_t stage_advances(event_store *store, rocksdb_writebatch_t *batch, bool al
         touched |= 1u << i;
     }
     return touched;
+}
+
+/* ---- asked: the publisher's thread --------------------------------------------------------- */
+
+outcome committer_set_anchor(event_store *store, uint32_t route, const route_anchor *anchor,
+                             failure *why) {
+    command request = {.kind = COMMAND_ANCHOR, .route = route, .anchor = anchor};
+    outcome result = ST_OK;
+    if (anchor->sequence > atomic_load(&store->routes[route].hint)) {
+        result = store_cumulative(store, route, anchor->sequence, &request.cumulative, why);
+        if (result != ST_OK) return result;
+        /* The hint never passes the position. */
+        store_set_position(store, route, anchor->sequence);
+    }
+    result = committer_execute(store, &request);
+    return result == ST_OK ? ST_OK : fail(why, result, "", "%s", outcome_text(result));
+}
+
+void committer_advance(event_store *store, uint32_t number, uint64_t sequence,
+                       const uuid *incarnation, int64_t kafka_offset) {
+    route_state *route = &store->routes[number];
+    uint64_t cumulative;
+    store_set_position(store, number, sequence);
+    /* Without its record the hint stays where it is; nothing depends on its moving now. */
+    if (store_cumulative(store, number, sequence, &cumulative, NULL) != ST_OK) return;
+    (void)pthread_mutex_lock(&route->lock);
+    bool newer = sequence > route->synced.anchor.sequence &&
+                 (!route->advance_wanted || sequence > route->wanted_sequence);
+    if (newer) {
+        route->advance_wanted = true;
+        route->wanted_sequence = sequence;
+        route->wanted_cumulative = cumulative;
+        route->wanted_incarnation = *incarnation;
+        route->wanted_offset = kafka_offset;
+    }
+    (void)pthread_mutex_unlock(&route->lock);
 }
