@@ -331,11 +331,22 @@ static void stage_ids_window(committer *self) {
     ids->saved_bytes = ids->put_bytes;
 }
 
+static void stage_settled(committer *self) {
+    event_store *store = self->store;
+    for (uint32_t i = 0; i < store_route_count(store); i++) {
+        route_state *route = &store->routes[i];
+        uint64_t position = atomic_load_explicit(&route->position, memory_order_relaxed);
+        if (settled_note(&route->settled, position, self->group.now_ms, store->ids.window_ms))
+            meta_put_settled(&store->db, self->group.batch, i, &route->settled);
+    }
+}
+
 /* `due`: once a second, what may lag behind is staged too. */
 static outcome commit_batch(committer *self, bool due, failure *why) {
     self->request_count = 0;
     group_begin(&self->group, atomic_load(&self->queued_requests));
     if (due) stage_ids_window(self);
+    if (due) stage_settled(self);
     stage_commands(self);
     self->group.touched |= stage_advances(self->store, self->group.batch, due);
     stage_letters(self);

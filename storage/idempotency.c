@@ -45,7 +45,9 @@ bool id_entry_counts(const event_store *store, const id_entry *entry, int64_t no
     if (entry->dead) return true;
     const route_state *route = &store->routes[entry->route];
     if (entry->sequence > atomic_load_explicit(&route->position, memory_order_relaxed)) return true;
-    return now_ms - entry->accepted_ms < (int64_t)ids_window_in_force_ms(&store->ids);
+    if (entry->accepted_ms <= ids_window_forgotten_ms(&store->ids)) return false;
+    if (entry->purged) return now_ms - entry->accepted_ms < (int64_t)store->ids.window_ms;
+    return entry->sequence > atomic_load_explicit(&route->settled.expired, memory_order_relaxed);
 }
 
 outcome ids_get(const event_store *store, bytes key, int64_t now_ms, id_entry *entry,

@@ -13,6 +13,7 @@
 #include "storage/evidence.h"
 #include "storage/ids_window.h"
 #include "storage/manifest.h"
+#include "storage/settled.h"
 #include "storage/store_db.h"
 
 #include <pthread.h>
@@ -74,6 +75,7 @@ typedef struct route_state {
     route_durable staged;
     uint64_t deleted_to;         /* range deletes have covered up to here since the opening */
     uint64_t deleted_cumulative; /* cumulative_bytes there */
+    settled_marks settled;
 } route_state;
 
 /* An opening of the store: which sequences earlier ones had given out by then. */

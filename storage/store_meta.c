@@ -85,6 +85,12 @@ void meta_put_ids(const store_db *db, rocksdb_writebatch_t *batch, const ids_win
     meta_put(db, batch, "ids", 0, 0, ids_window_put(ids, value));
 }
 
+void meta_put_settled(const store_db *db, rocksdb_writebatch_t *batch, uint32_t route,
+                      const settled_marks *marks) {
+    uint8_t value[SETTLED_SIZE_MAX];
+    meta_put(db, batch, "settled/", route, 1, settled_put(marks, value));
+}
+
 void meta_delete_incarnation(const store_db *db, rocksdb_writebatch_t *batch, uint64_t number) {
     uint8_t key[KEY_SIZE_MAX];
     bytes run = meta_key(key, "opened/", number, 8);
@@ -214,6 +220,8 @@ outcome meta_load_entry(event_store *store, bytes key, bytes value, uint32_t *fo
         return understood(load_anchor(&in, &store->routes[key.data[0]].synced));
     if (strip(&key, "ledger/", 1) && key.data[0] < STORE_ROUTES_MAX)
         return understood(load_ledger(&in, &store->routes[key.data[0]].synced.ledger));
+    if (strip(&key, "settled/", 1) && key.data[0] < STORE_ROUTES_MAX)
+        return understood(settled_get(&store->routes[key.data[0]].settled, value));
     if (strip(&key, "lost/", 1) && key.data[0] < STORE_ROUTES_MAX)
         return load_lost(&in, &store->routes[key.data[0]]);
     return ST_CORRUPT;

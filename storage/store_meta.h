@@ -6,7 +6,7 @@
  *   route/N           name                  ledger/N      six u64
  *   anchor/N          the anchor            opened/NUMBER id, then u64 per route
  *   lost/N            pairs of u64: the sequences from, to that a repair found lost
- *   ids               see ids_window.c
+ *   ids               see ids_window.c      settled/N     see settled.c
  *
  * To change anything here or in a record: raise STORE_FORMAT, and have store_recover convert.
  */
@@ -27,6 +27,8 @@ void meta_put_anchor(const store_db *db, rocksdb_writebatch_t *batch, uint32_t r
 void meta_put_incarnation(const store_db *db, rocksdb_writebatch_t *batch,
                           const incarnation_entry *entry, uint32_t route_count);
 void meta_put_ids(const store_db *db, rocksdb_writebatch_t *batch, const ids_window *ids);
+void meta_put_settled(const store_db *db, rocksdb_writebatch_t *batch, uint32_t route,
+                      const settled_marks *marks);
 void meta_delete_incarnation(const store_db *db, rocksdb_writebatch_t *batch, uint64_t number);
 
 typedef struct lost_range {
