@@ -1,0 +1,155 @@
+/*
+ * ingest/publisher.h: hands events to the ingest servers. Thin: no storage, no Kafka.
+ *
+ *     ingest_publisher_options options;
+ *     ingest_publisher_options_init(&options);
+ *     options.target = "dns:///ingest:50051";
+ *     ingest_error error;
+ *     ingest_publisher *publisher = ingest_publisher_open(&options, &error);
+ *     ...
+ *     ingest_result result;
+ *     if (ingest_publish(publisher, event, &result) != INGEST_OK)
+ *         fprintf(stderr, "%s\n", result.reason);
+ *
+ * One PublishStream to each replica carries all events, at most `window` of them unanswered. What
+ * was sent and not answered when a stream breaks is sent again, in order and with its id, to the
+ * same replica: there it is the same event. Events of one key go to one replica, chosen by
+ * rendezvous hashing over the addresses, and so keep their order.
+ *
+ * An event moves to another replica only when its own is gone for `failover_ms`; `moved` in the
+ * result says so, since the two replicas cannot know of each other's ids: if the first had stored
+ * it before it went away, consumers will see it twice, with one ce_id.
+ *
+ * Threads: every function may be called from any thread. One thread of the publisher's own does all
+ * input and output and calls the callbacks. No global state besides the C core's.
+ */
+#ifndef INGEST_PUBLISHER_H
+#define INGEST_PUBLISHER_H
+
+#include "ingest/event.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ingest_publisher ingest_publisher;
+
+/* X(name, text): what became of an event. */
+#define INGEST_STATUS_LIST(X)                                                                      \
+    X(INGEST_OK, "ok")                                                                             \
+    X(INGEST_INVALID, "the event is not valid")          /* refused for good; correct it */        \
+    X(INGEST_CONFLICT, "the id has other content")       /* refused for good */                    \
+    X(INGEST_DENIED, "not allowed")                      /* token, certificate or policy */        \
+    X(INGEST_DEAD, "set aside as a dead letter")         /* stored; an operator will decide */     \
+    X(INGEST_TIMEOUT, "not answered in time")            /* see maybe_stored */                    \
+    X(INGEST_WINDOW_FULL, "too many events in flight")   /* never sent */                          \
+    X(INGEST_CLOSED, "the publisher is closed")          /* see maybe_stored */                    \
+    X(INGEST_UNSUPPORTED, "the server cannot do this")   /* an older server, or not an ingest one */ \
+    X(INGEST_FAILED, "the server failed")                /* its own fault, not to be repeated */   \
+    X(INGEST_NO_MEMORY, "out of memory")
+
+typedef enum ingest_status {
+#define X(name, text) name,
+    INGEST_STATUS_LIST(X)
+#undef X
+} ingest_status;
+
+INGEST_API const char *ingest_status_text(ingest_status status);
+
+typedef enum ingest_ack {
+    INGEST_PERSISTED, /* on the server's disk, synced */
+    INGEST_PUBLISHED  /* committed to Kafka */
+} ingest_ack;
+
+typedef struct ingest_result {
+    ingest_status status;
+    bool maybe_stored; /* with a failure: the event may be there all the same */
+    bool retry;        /* publishing the same event again may succeed; with its id that is safe */
+    bool duplicate;    /* with INGEST_OK: it was there already */
+    bool moved;        /* another replica than the first took it: see above */
+    uint32_t attempts; /* how often it was sent */
+    uint64_t sequence; /* with INGEST_OK: its place in the order of its route */
+    char route[64];
+    char store[37];    /* UUID of the replica's store */
+    char id[257];
+    char reason[512]; /* with a failure, for people: what, where, and what to do */
+} ingest_result;
+
+typedef struct ingest_error {
+    ingest_status status;
+    char reason[512];
+} ingest_error;
+
+typedef struct ingest_publisher_options {
+    const char *target; /* "dns:///name:port", "host:port", "unix:/path"; several, separated by
+                           commas, are replicas; dns:/// takes every address of the name */
+    ingest_ack ack;     /* default INGEST_PERSISTED */
+    uint32_t timeout_ms;  /* of an event, attempts and pauses together; default 30,000 */
+    uint32_t window;      /* events unanswered; publishing blocks above it; default 4,096 */
+    size_t window_bytes;  /* the same in bytes; default 64 MiB */
+    uint32_t failover_ms; /* how long its replica may be away before an event moves to another;
+                             default 10,000; 0: never moves */
+    uint32_t backoff_first_ms; /* pause before an event is sent again, doubling with jitter, unless
+                                  the server says how long; default 50 */
+    uint32_t backoff_last_ms;  /* default 2,000 */
+
+    /* TLS when any of these is set: files in PEM. */
+    const char *ca_file;          /* whom to believe; NULL with `tls`: the system's */
+    const char *certificate_file; /* ours, with its key, for mutual TLS */
+    const char *key_file;
+    const char *server_name; /* expected in the server's certificate; default: the target's name */
+    bool tls;
+    const char *token; /* bearer token, sent with each stream; needs TLS or a loopback target */
+
+    const ingest_catalogue *catalogue; /* events are held against it before sending; borrowed */
+    /* A line for the log, at most a few a second. The publisher's thread; must not block. */
+    void (*log)(void *arg, const char *line);
+    void *arg;
+} ingest_publisher_options;
+
+INGEST_API void ingest_publisher_options_init(ingest_publisher_options *options);
+
+/*
+ * Checks the options, copies what they point to, starts the thread. Does not wait for a server:
+ * events are taken and wait until one is there. NULL, and `error` says why, when an option is bad.
+ */
+INGEST_API ingest_publisher *ingest_publisher_open(const ingest_publisher_options *options,
+                                                   ingest_error *error);
+
+/* Publishes and waits for the answer, at most timeout_ms. `result` may be NULL. */
+INGEST_API ingest_status ingest_publish(ingest_publisher *publisher, const ingest_event *event,
+                                        ingest_result *result);
+
+/* Called once for each event that was taken, on the publisher's thread, in the order of the
+ * answers; must not block, and must not wait for the publisher. `result` lasts for the call. */
+typedef void (*ingest_callback)(void *arg, const ingest_result *result);
+
+/*
+ * Queues the event (packed at once: it may be freed or changed afterwards) and returns. When the
+ * window is full, waits at most `wait_ms` for room, then INGEST_WINDOW_FULL. Any other than
+ * INGEST_OK: the event was not taken, and the callback will not come.
+ */
+INGEST_API ingest_status ingest_publish_async(ingest_publisher *publisher,
+                                              const ingest_event *event, uint32_t wait_ms,
+                                              ingest_callback callback, void *arg);
+
+/* Waits until every event taken before is answered; false when the time was over earlier. */
+INGEST_API bool ingest_flush(ingest_publisher *publisher, uint32_t timeout_ms);
+
+typedef struct ingest_publisher_stats {
+    uint64_t published, failed, retried, moved; /* events, since the start */
+    uint32_t in_flight;
+    uint32_t replicas, replicas_ready;
+} ingest_publisher_stats;
+INGEST_API void ingest_publisher_stats_get(ingest_publisher *publisher,
+                                           ingest_publisher_stats *stats);
+
+/* Takes no more, waits for at most `grace_ms` for what is in flight, answers the rest with
+ * INGEST_CLOSED, ends the thread and frees all. No callback comes after it. NULL is fine. */
+INGEST_API void ingest_publisher_close(ingest_publisher *publisher, uint32_t grace_ms);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
