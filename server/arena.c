@@ -32,7 +32,7 @@ static void add_block(arena *it, size_t at_least) {
     const size_t header = (sizeof(arena_block) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     arena_block *block = malloc(header + size);
     if (!block) {
-        (void)fputs("ingestd: out of memory\n", stderr);
+        (void)fputs("ingest: out of memory\n", stderr);
         abort();
     }
     block->older = it->blocks;

@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+#include "storage/utf8.h"
+
 enum {
     WIRE_VARINT = 0,
     WIRE_64 = 1,
@@ -16,43 +18,6 @@ enum {
     WIRE_32 = 5
 };
 enum { FIELD_NUMBER_MAX = (1 << 29) - 1 };
-
-/* ---- UTF-8 ------------------------------------------------------------------------------------
- */
-
-/* Length of the character at `at`, 0 when there is none: truncated, overlong, a surrogate, beyond
- * U+10FFFF, or NUL. The ranges are the table of RFC 3629, section 4. */
-static size_t utf8_char(const uint8_t *at, size_t left) {
-    const uint8_t lead = at[0];
-    if (lead < 0x80) return lead != 0;
-    if (lead < 0xC2 || lead > 0xF4) return 0;
-    const size_t len = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (left < len) return 0;
-    const uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    if (at[1] < low || at[1] > high) return 0;
-    for (size_t i = 2; i < len; i++)
-        if ((at[i] & 0xC0) != 0x80) return 0;
-    return len;
-}
-
-size_t codec_utf8_prefix(bytes text) {
-    const uint64_t ones = UINT64_C(0x0101010101010101), tops = UINT64_C(0x8080808080808080);
-    size_t at = 0;
-    while (at < text.len) {
-        uint64_t word;
-        while (text.len - at >= sizeof word) { /* eight bytes of 1 to 127 */
-            memcpy(&word, text.data + at, sizeof word);
-            if (((word - ones) | word) & tops) break;
-            at += sizeof word;
-        }
-        if (at == text.len) break;
-        size_t len = utf8_char(text.data + at, text.len - at);
-        if (len == 0) break;
-        at += len;
-    }
-    return at;
-}
 
 /* ---- wire -------------------------------------------------------------------------------------
  */
@@ -224,7 +189,7 @@ static const char *check_value(const ProtobufCFieldDescriptor *known, const code
     const uint32_t expected = wire_type_of(known->type);
     if (field->wire_type == expected) {
         if (known->type != PROTOBUF_C_TYPE_STRING) return NULL;
-        size_t sound = codec_utf8_prefix(field->body);
+        size_t sound = utf8_prefix(field->body);
         if (sound == field->body.len) return NULL;
         return field->body.data[sound] ? "not valid UTF-8" : "a string must not contain NUL";
     }

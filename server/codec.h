@@ -49,7 +49,4 @@ bool codec_next(bytes *rest, codec_field *field);
  * may be more than once even if it is not repeated. False: absent, or the wire is malformed. */
 bool codec_find_field(bytes wire, uint32_t number, bytes *body, unsigned *count);
 
-/* How many bytes from the start are whole UTF-8 characters (RFC 3629) other than NUL. */
-size_t codec_utf8_prefix(bytes text);
-
 #endif

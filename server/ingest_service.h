@@ -16,6 +16,7 @@
 #include "server/event_intake.h"
 #include "server/metrics.h"
 #include "server/rpc.h"
+#include "server/validate.h"
 
 typedef struct ingest_service {
     intake rules;
@@ -33,7 +34,8 @@ void ingest_methods(ingest_service *service, rpc_method out[INGEST_METHOD_COUNT]
 
 /* Deep enough for any data, and within the 100 levels at which other protobuf decoders stop; the
  * number of fields bounds what a small message can cost in memory. */
-#define INGEST_CODEC_LIMITS ((codec_limits){.max_depth = 100, .max_fields = 250000})
+#define INGEST_CODEC_LIMITS                                                                        \
+    ((codec_limits){.max_depth = EVENT_MESSAGE_DEPTH_MAX, .max_fields = 250000})
 
 /* How long a client should wait before it sends the refused request again; 0: never. */
 uint32_t ingest_retry_ms(outcome result);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "google/rpc/error_details.pb-c.h"
-#include "server/codec.h"
+#include "storage/utf8.h"
 
 static const char DOMAIN[] = "ingest.v1";
 #define TYPE_URL "type.googleapis.com/"
@@ -22,7 +22,7 @@ static char *take_text(ProtobufCAllocator *allocator, const char *text) {
     char *copy = take(allocator, len + 1);
     if (!copy) return NULL;
     memcpy(copy, text, len + 1);
-    for (size_t at = 0; (at += codec_utf8_prefix(bytes_of(copy + at, len - at))) < len;)
+    for (size_t at = 0; (at += utf8_prefix(bytes_of(copy + at, len - at))) < len;)
         copy[at] = '?';
     return copy;
 }

@@ -68,9 +68,8 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Protobuf decoders disagree with JSON readers about a name given twice, so it is refused.
- * Returns that name or NULL; sorts `names`. */
-static const char *first_duplicate(const char **names, size_t count) {
+/* Protobuf decoders disagree with JSON readers about a name given twice, so it is refused. */
+const char *first_duplicate(const char **names, size_t count) {
     enum { FEW = 12 };
     if (count <= FEW) {
         for (size_t i = 1; i < count; i++)
@@ -106,6 +105,8 @@ static outcome check_struct(const Google__Protobuf__Struct *object, const path *
 
 static outcome find_entry(const catalogue *all, const char *name, bool transaction, const path *at,
                           const catalogue_entry **entry, failure *why) {
+    *entry = NULL;
+    if (!all) return ST_OK;
     *entry = catalogue_find(all, bytes_of_string(name));
     if (!*entry)
         REFUSE(why, ST_UNKNOWN_OPERATION, at,

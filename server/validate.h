@@ -20,6 +20,7 @@ enum {
     EVENT_ATTRIBUTES_MAX = 64,
     EVENT_ATTRIBUTE_NAME_MAX_BYTES = 128,
     EVENT_ATTRIBUTE_VALUE_MAX_BYTES = 4096,
+    EVENT_MESSAGE_DEPTH_MAX = 100, /* messages within messages, the request counts */
 };
 
 typedef struct validated_event {
@@ -28,9 +29,14 @@ typedef struct validated_event {
     uint32_t operations;          /* 0 for an informative event */
 } validated_event;
 
-/* `prefix` is the event's own path, such as "event" or "events[3]". `scratch` serves large maps. */
+/* `prefix` is the event's own path, such as "event" or "events[3]". `scratch` serves large maps.
+ * `all` may be NULL (a client without a catalogue): names are not looked up, `out->entry` is NULL.
+ */
 MUST_CHECK outcome validate_event(const Ingest__V1__Event *event, const catalogue *all,
                                   size_t max_operations, const char *prefix, arena *scratch,
                                   validated_event *out, failure *why);
+
+/* A name that occurs twice, or NULL. Sorts `names`. */
+const char *first_duplicate(const char **names, size_t count);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "ingest/v1/ingest_service.pb-c.h"
 #include "server/codec.h"
+#include "storage/utf8.h"
 
 #include <cmocka.h> /* last: it has a macro `fail` */
 
@@ -19,7 +20,7 @@ static void expect_prefix(const char *text, size_t len, size_t expected) {
         char *copy = malloc(before + len + 1);
         memset(copy, 'a', before);
         memcpy(copy + before, text, len);
-        assert_int_equal(codec_utf8_prefix(bytes_of(copy, before + len)), before + expected);
+        assert_int_equal(utf8_prefix(bytes_of(copy, before + len)), before + expected);
         free(copy);
     }
 }

@@ -39,10 +39,11 @@ typedef struct ingest_catalogue ingest_catalogue;
 /*
  * `source`: the service that sends. `name`: an entry of the catalogue; of a transaction with one
  * operation it may be NULL, and the operation's name counts. Never NULL: when memory is out the
- * event is one that cannot be published.
+ * library ends the process, as the gRPC C core below it does.
  */
 INGEST_API ingest_event *ingest_transaction_new(const char *source, const char *name);
-/* An informative event has no operations: its payload is set through ingest_event_notice. */
+/* An informative event has no operations: its payload is set through ingest_event_notice.
+ * `entity_id` may be NULL. */
 INGEST_API ingest_event *ingest_informative_new(const char *source, const char *name,
                                                 const char *entity_id);
 /* To be called for each event that was made; publishing does not take it. NULL is fine. */
@@ -74,7 +75,9 @@ INGEST_API void ingest_operation_set_string(ingest_operation *op, const char *na
 INGEST_API void ingest_operation_set_number(ingest_operation *op, const char *name, double value);
 INGEST_API void ingest_operation_set_bool(ingest_operation *op, const char *name, bool value);
 INGEST_API void ingest_operation_set_null(ingest_operation *op, const char *name);
-/* A field whose value is any JSON text (RFC 8259). */
+/* A field whose value is any JSON text (RFC 8259). Refused: a name given twice in an object, a NUL
+ * in a string, half a surrogate pair, an integer that a double would change, and more levels than
+ * the server takes (some thirty). */
 INGEST_API void ingest_operation_set_json(ingest_operation *op, const char *name, const char *json);
 /* All of the data as one JSON object; replaces what was set. */
 INGEST_API void ingest_operation_data(ingest_operation *op, const char *json);
@@ -89,7 +92,8 @@ INGEST_API const char *ingest_event_id(const ingest_event *event);
 INGEST_API size_t ingest_event_size(const ingest_event *event);
 /*
  * NULL when all is well so far; otherwise the first thing that was wrong, with its field
- * ("transaction.operations[1].data.age: not a finite number"). Valid while the event lives.
+ * ("event.transaction.operations[1].data.age: is not a finite number"). Valid while the event
+ * lives.
  */
 INGEST_API const char *ingest_event_error(const ingest_event *event);
 
@@ -101,7 +105,8 @@ INGEST_API const char *ingest_event_error(const ingest_event *event);
 INGEST_API ingest_catalogue *ingest_catalogue_parse(const char *text, size_t len, char *why,
                                                     size_t size);
 INGEST_API void ingest_catalogue_free(ingest_catalogue *catalogue);
-/* Holds the event against the catalogue, as the server will. What is wrong becomes its error. */
+/* Checks the event as the server will, by the same code, and its names against the catalogue if one
+ * is given (it may be NULL). What is wrong becomes its error. Publishing does this by itself. */
 INGEST_API bool ingest_event_check(ingest_event *event, const ingest_catalogue *catalogue);
 
 #ifdef __cplusplus

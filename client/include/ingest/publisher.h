@@ -12,16 +12,25 @@
  *         fprintf(stderr, "%s\n", result.reason);
  *
  * One PublishStream to each replica carries all events, at most `window` of them unanswered. What
- * was sent and not answered when a stream breaks is sent again, in order and with its id, to the
- * same replica: there it is the same event. Events of one key go to one replica, chosen by
- * rendezvous hashing over the addresses, and so keep their order.
+ * was sent and not answered when a stream breaks is sent again with its id to the same replica:
+ * there it is the same event.
+ *
+ * Order: of one key a single event is on its way at a time, the next one leaves when it is
+ * answered. So a refusal that is worth another try, a broken stream or a restart never lets a later
+ * event overtake an earlier one of its key; the price is one round trip for each event of a key
+ * (events of different keys, and those without, share the stream and go side by side). An event
+ * that ended with `maybe_stored` may still arrive late. Events of one key go to one replica, chosen
+ * by rendezvous hashing over the addresses, as long as it is there.
  *
  * An event moves to another replica only when its own is gone for `failover_ms`; `moved` in the
  * result says so, since the two replicas cannot know of each other's ids: if the first had stored
- * it before it went away, consumers will see it twice, with one ce_id.
+ * it before it went away, consumers will see it twice, with one ce_id. And the two publish side by
+ * side, so around a move the order of a key holds at each replica only.
  *
- * Threads: every function may be called from any thread. One thread of the publisher's own does all
- * input and output and calls the callbacks. No global state besides the C core's.
+ * Threads: every function may be called from any thread, but none that waits from a callback. One
+ * thread of the publisher's own does all input and output and calls the callbacks; a second one
+ * looks up names, if there are any. No global state besides the C core's. Not to be used on both
+ * sides of a fork.
  */
 #ifndef INGEST_PUBLISHER_H
 #define INGEST_PUBLISHER_H
@@ -37,16 +46,15 @@ typedef struct ingest_publisher ingest_publisher;
 /* X(name, text): what became of an event. */
 #define INGEST_STATUS_LIST(X)                                                                      \
     X(INGEST_OK, "ok")                                                                             \
-    X(INGEST_INVALID, "the event is not valid")          /* refused for good; correct it */        \
-    X(INGEST_CONFLICT, "the id has other content")       /* refused for good */                    \
-    X(INGEST_DENIED, "not allowed")                      /* token, certificate or policy */        \
-    X(INGEST_DEAD, "set aside as a dead letter")         /* stored; an operator will decide */     \
-    X(INGEST_TIMEOUT, "not answered in time")            /* see maybe_stored */                    \
-    X(INGEST_WINDOW_FULL, "too many events in flight")   /* never sent */                          \
-    X(INGEST_CLOSED, "the publisher is closed")          /* see maybe_stored */                    \
-    X(INGEST_UNSUPPORTED, "the server cannot do this")   /* an older server, or not an ingest one */ \
-    X(INGEST_FAILED, "the server failed")                /* its own fault, not to be repeated */   \
-    X(INGEST_NO_MEMORY, "out of memory")
+    X(INGEST_INVALID, "the event is not valid")        /* refused for good; correct it */          \
+    X(INGEST_CONFLICT, "the id has other content")     /* refused for good */                      \
+    X(INGEST_DENIED, "not allowed")                    /* token, certificate or policy */          \
+    X(INGEST_DEAD, "set aside as a dead letter")       /* stored; an operator will decide */       \
+    X(INGEST_TIMEOUT, "not answered in time")          /* see maybe_stored */                      \
+    X(INGEST_WINDOW_FULL, "too many events in flight") /* never sent */                            \
+    X(INGEST_CLOSED, "the publisher is closed")        /* see maybe_stored */                      \
+    X(INGEST_UNSUPPORTED, "the server cannot do this") /* an older server, or not an ingest one */ \
+    X(INGEST_FAILED, "the server failed")              /* its own fault, not to be repeated */
 
 typedef enum ingest_status {
 #define X(name, text) name,
@@ -66,11 +74,11 @@ typedef struct ingest_result {
     bool maybe_stored; /* with a failure: the event may be there all the same */
     bool retry;        /* publishing the same event again may succeed; with its id that is safe */
     bool duplicate;    /* with INGEST_OK: it was there already */
-    bool moved;        /* another replica than the first took it: see above */
+    bool moved;        /* sent to another replica than one that may have stored it: see above */
     uint32_t attempts; /* how often it was sent */
     uint64_t sequence; /* with INGEST_OK: its place in the order of its route */
     char route[64];
-    char store[37];    /* UUID of the replica's store */
+    char store[37]; /* UUID of the replica's store */
     char id[257];
     char reason[512]; /* with a failure, for people: what, where, and what to do */
 } ingest_result;
@@ -81,16 +89,18 @@ typedef struct ingest_error {
 } ingest_error;
 
 typedef struct ingest_publisher_options {
-    const char *target; /* "dns:///name:port", "host:port", "unix:/path"; several, separated by
-                           commas, are replicas; dns:/// takes every address of the name */
-    ingest_ack ack;     /* default INGEST_PERSISTED */
-    uint32_t timeout_ms;  /* of an event, attempts and pauses together; default 30,000 */
-    uint32_t window;      /* events unanswered; publishing blocks above it; default 4,096 */
-    size_t window_bytes;  /* the same in bytes; default 64 MiB */
-    uint32_t failover_ms; /* how long its replica may be away before an event moves to another;
-                             default 10,000; 0: never moves */
+    const char *target;     /* "dns:///name:port", "host:port", "unix:/path"; several, separated by
+                               commas, are replicas; dns:/// takes every address of the name */
+    ingest_ack ack;         /* default INGEST_PERSISTED */
+    uint32_t timeout_ms;    /* of an event, attempts and pauses together; default 30,000 */
+    uint32_t window;        /* events unanswered; publishing blocks above it; default 4,096 */
+    size_t window_bytes;    /* the same in bytes; default 64 MiB */
+    size_t max_event_bytes; /* larger ones are refused unsent; default 768 KiB, as the server's */
+    uint32_t failover_ms;   /* how long its replica may be away before an event moves to another;
+                               default 10,000; 0: never moves */
     uint32_t backoff_first_ms; /* pause before an event is sent again, doubling with jitter, unless
-                                  the server says how long; default 50 */
+                                  the server says how long; default 50. Also between attempts to
+                                  reach a replica */
     uint32_t backoff_last_ms;  /* default 2,000 */
 
     /* TLS when any of these is set: files in PEM. */
@@ -116,7 +126,8 @@ INGEST_API void ingest_publisher_options_init(ingest_publisher_options *options)
 INGEST_API ingest_publisher *ingest_publisher_open(const ingest_publisher_options *options,
                                                    ingest_error *error);
 
-/* Publishes and waits for the answer, at most timeout_ms. `result` may be NULL. */
+/* Publishes and waits for the answer, at most timeout_ms. `result` may be NULL. INGEST_INVALID from
+ * a callback, where it would wait for itself. */
 INGEST_API ingest_status ingest_publish(ingest_publisher *publisher, const ingest_event *event,
                                         ingest_result *result);
 
@@ -126,14 +137,17 @@ typedef void (*ingest_callback)(void *arg, const ingest_result *result);
 
 /*
  * Queues the event (packed at once: it may be freed or changed afterwards) and returns. When the
- * window is full, waits at most `wait_ms` for room, then INGEST_WINDOW_FULL. Any other than
- * INGEST_OK: the event was not taken, and the callback will not come.
+ * window is full, waits at most `wait_ms` for room (in a callback not at all), then
+ * INGEST_WINDOW_FULL. Any other than INGEST_OK: the event was not taken, and the callback, which
+ * may be NULL, will not come; `result`, if not NULL, then says why.
  */
 INGEST_API ingest_status ingest_publish_async(ingest_publisher *publisher,
                                               const ingest_event *event, uint32_t wait_ms,
-                                              ingest_callback callback, void *arg);
+                                              ingest_callback callback, void *arg,
+                                              ingest_result *result);
 
-/* Waits until every event taken before is answered; false when the time was over earlier. */
+/* Waits until every event taken before is answered, callbacks included; false when the time was
+ * over earlier, and from a callback. */
 INGEST_API bool ingest_flush(ingest_publisher *publisher, uint32_t timeout_ms);
 
 typedef struct ingest_publisher_stats {
@@ -145,7 +159,8 @@ INGEST_API void ingest_publisher_stats_get(ingest_publisher *publisher,
                                            ingest_publisher_stats *stats);
 
 /* Takes no more, waits for at most `grace_ms` for what is in flight, answers the rest with
- * INGEST_CLOSED, ends the thread and frees all. No callback comes after it. NULL is fine. */
+ * INGEST_CLOSED, ends the thread and frees all. No callback comes after it. Nobody may use the
+ * publisher any more, but calls that wait in it are answered. Not from a callback. NULL is fine. */
 INGEST_API void ingest_publisher_close(ingest_publisher *publisher, uint32_t grace_ms);
 
 #ifdef __cplusplus
