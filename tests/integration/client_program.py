@@ -1,0 +1,102 @@
+"""Runs tests/client_driver.c, the publishing library at work."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.load import Ack
+from harness.paths import BUILD
+from harness.process import Process
+
+STATUSES = "OK INVALID CONFLICT DENIED DEAD TIMEOUT WINDOW_FULL CLOSED UNSUPPORTED FAILED".split()
+
+
+class Result(NamedTuple):
+    id: str
+    key: str
+    status: str
+    route: str
+    sequence: int
+    duplicate: bool
+    store: str
+    maybe_stored: bool
+    retry: bool
+    moved: bool
+    attempts: int
+    reason: str
+
+
+def read_result(line: str) -> Result:
+    id, key, status, route, sequence, duplicate, store, maybe, retry, moved, attempts, reason = line.split("\t", 11)
+    return Result(
+        id, key, STATUSES[int(status)], route, int(sequence), duplicate == "1", store,
+        maybe == "1", retry == "1", moved == "1", int(attempts), reason,
+    )
+
+
+class Driver:
+    """client_driver TARGET NAME=VALUE... WHAT, of a build; under sanitizers it must have found nothing."""
+
+    def __init__(self, folder: Path, target: str, what: str, build: str = "release", prefix: tuple[str, ...] = (), **options: object):
+        self.out, self.err = folder / "driver.out", folder / "driver.err"
+        folder.mkdir(parents=True, exist_ok=True)
+        program = BUILD / build / "client_driver"
+        assert program.exists(), f"{program} is missing: build it first (script/test does)"
+        arguments = [f"{name}={value}" for name, value in options.items()]
+        self.argv = [*prefix, str(program), target, *arguments, what]
+        self.env = {"GRPC_VERBOSITY": "NONE", "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Driver:
+        with open(self.out, "wb") as out, open(self.err, "wb") as err:
+            self.child = subprocess.Popen(
+                self.argv, stdin=subprocess.PIPE, stdout=out, stderr=err, env={**os.environ, **self.env}
+            )
+        return self
+
+    def say(self, *lines: str) -> None:
+        assert self.child and self.child.stdin
+        self.child.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        self.child.stdin.flush()
+
+    def wait(self, timeout: float = 120, code: int = 0) -> list[Result]:
+        assert self.child and self.child.stdin
+        if not self.child.stdin.closed:
+            self.child.stdin.close()
+        try:
+            ended = self.child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the driver still runs after {timeout:g} s:\n{self.log()}") from None
+        assert not re.search(r"(Address|Leak|Thread)Sanitizer|runtime error:", self.log()), self.log()
+        assert ended == code, f"the driver ended with {ended}:\n{self.log()}"
+        return self.results()
+
+    def results(self) -> list[Result]:
+        lines = self.out.read_text().split("\n")
+        return [read_result(line) for line in lines[:-1]]
+
+    def log(self) -> str:
+        return self.err.read_text(errors="replace")[-8000:]
+
+    def stats(self) -> dict[str, int]:
+        words = re.search(r"^stats (.*)$", self.log(), re.M)[1].split()
+        return dict(zip(words[::2], map(int, words[1::2])))
+
+    def kill(self) -> None:
+        if self.child and self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+
+
+def acks(results: list[Result]) -> list[Ack]:
+    """For harness.verify: what was told of the load's events, "<key>-<counter>"."""
+    found = []
+    for each in results:
+        counter = int(each.id.rpartition("-")[2])
+        if each.status == "OK":
+            found.append(Ack(each.id, each.key, counter, each.route, each.sequence, each.duplicate, each.store))
+    return found
