@@ -55,30 +55,47 @@ static void leave(resolver *it) {
 
 /* ---- looking up ---------------------------------------------------------------------------- */
 
-static char *address_text(const struct addrinfo *info, const char *port) {
+/* Of one family: the two addresses of a server with both would be taken for two servers. */
+static int choose_family(const struct addrinfo *list) {
+    for (const struct addrinfo *each = list; each; each = each->ai_next)
+        if (each->ai_family == AF_INET) return AF_INET;
+    return AF_INET6;
+}
+
+static endpoint make_endpoint(const struct addrinfo *info, const target_part *part) {
     char host[INET6_ADDRSTRLEN] = "", text[INET6_ADDRSTRLEN + 32];
     const bool six = info->ai_family == AF_INET6;
     const void *raw = six ? (const void *)&((struct sockaddr_in6 *)(void *)info->ai_addr)->sin6_addr
                           : (const void *)&((struct sockaddr_in *)(void *)info->ai_addr)->sin_addr;
     (void)inet_ntop(info->ai_family, raw, host, sizeof host);
-    (void)snprintf(text, sizeof text, six ? "ipv6:[%s]:%s" : "ipv4:%s:%s", host, port);
-    return strdup(text);
+    (void)snprintf(text, sizeof text, six ? "ipv6:[%s]:%s" : "ipv4:%s:%s", host, part->port);
+    const endpoint shown = {.address = text, .authority = part->fixed.authority};
+    return endpoint_copy(&shown);
+}
+
+/* Where one address is wanted: the one that we had, if it is still there, else the first. */
+static void keep_one(found *fresh, const found *old) {
+    size_t kept = 0;
+    for (size_t i = 0; i < fresh->count; i++)
+        if (old->count && strcmp(fresh->all[i].address, old->all[0].address) == 0) kept = i;
+    for (size_t i = 0; i < fresh->count; i++)
+        if (i != kept) endpoint_free(&fresh->all[i]);
+    fresh->all[0] = fresh->all[kept];
+    fresh->count = 1;
 }
 
 static void store_found(found *into, const struct addrinfo *list, const target_part *part) {
-    endpoints_free(into->all, into->count);
+    const int family = choose_family(list);
     size_t room = 0;
     for (const struct addrinfo *each = list; each; each = each->ai_next)
         room++;
-    *into = (found){.all = calloc(room, sizeof(endpoint))};
-    if (!into->all) abort();
-    for (const struct addrinfo *each = list; each; each = each->ai_next) {
-        if (each->ai_family != AF_INET && each->ai_family != AF_INET6) continue;
-        endpoint one = {.address = address_text(each, part->port),
-                        .authority = part->fixed.authority};
-        into->all[into->count++] = (endpoint){one.address, strdup(one.authority)};
-    }
-    into->count = endpoints_tidy(into->all, into->count);
+    found fresh = {.all = calloc(room, sizeof(endpoint))};
+    if (!fresh.all) abort();
+    for (const struct addrinfo *each = list; each; each = each->ai_next)
+        if (each->ai_family == family) fresh.all[fresh.count++] = make_endpoint(each, part);
+    if (!part->every && fresh.count) keep_one(&fresh, into);
+    endpoints_free(into->all, into->count);
+    *into = fresh;
 }
 
 /* A name that cannot be looked up keeps what it had. */

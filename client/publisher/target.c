@@ -77,7 +77,7 @@ static bool is_loopback(const char *host) {
            strncmp(host, "127.", 4) == 0;
 }
 
-static bool parse_host(target *out, target_part *part, char *text, bool lookup) {
+static bool parse_host(target *out, target_part *part, char *text, bool every) {
     unsigned char octets[sizeof(struct in6_addr)];
     char *host = NULL, *port = NULL, *written = copy(text);
     const bool ok = split(text, &host, &port);
@@ -90,11 +90,10 @@ static bool parse_host(target *out, target_part *part, char *text, bool lookup) 
         part->fixed.address = joined("ipv4:", written, "");
     else if (inet_pton(AF_INET6, host, octets) == 1)
         part->fixed.address = joined("ipv6:", written, "");
-    else if (!lookup)
-        part->fixed.address = joined("dns:///", written, "");
     else {
         part->host = copy(host);
         part->port = copy(port);
+        part->every = every;
         part->fixed.authority = written;
         out->lookup = true;
         return true;

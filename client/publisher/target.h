@@ -1,8 +1,8 @@
 /*
  * target: the option `target` taken apart. Pure.
  *
- *   dns:///NAME:PORT   every address that the name has is a replica (to be looked up)
- *   NAME:PORT          one replica, looked up by the C core
+ *   dns:///NAME:PORT   every address that the name has is a replica
+ *   NAME:PORT          one replica, at the first of its addresses
  *   1.2.3.4:PORT, [::1]:PORT, unix:/PATH, unix-abstract:NAME
  */
 #ifndef INGEST_CLIENT_TARGET_H
@@ -27,6 +27,7 @@ typedef struct target_part {
     endpoint fixed; /* when `host` is NULL */
     char *host;     /* owned; to be looked up */
     char *port;     /* owned */
+    bool every;     /* each address is a replica */
 } target_part;
 
 typedef struct target {

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from client_program import Driver, acks
+from client_program import CutProxy, Driver, acks
 from harness.client import SOURCE
 from harness.consumer import read_all
 from harness.process import wait_for
@@ -54,11 +54,26 @@ def test_results(kafka, server, client, driver):
 
 def test_order_and_exactly_once_through_kills_and_cuts(kafka, server, client, driver, scale):
     it = server(kafka)
-    kills, cuts = scale(3, 50), scale(2, 20)
-    load = driver(it.target, "load", threads=4, keys=scale(200, 2000), events=scale(40000, 1000000), bad=500, timeout_ms=600000)
-    for _ in range(kills):
-        time.sleep(random.uniform(0.1, 1.5))
-        it.kill9()
-        it.start()
+    proxy = CutProxy(it.target)
+    kills, cuts, events = scale(3, 50), scale(2, 20), scale(40_000, 1_000_000)
+    load = driver(proxy.target, "load", threads=4, keys=scale(400, 4000), events=events, bad=500, timeout_ms=600_000)
+    plan = ["kill"] * kills + ["cut"] * cuts
+    random.shuffle(plan)
+    for number, what in enumerate(plan):
+        wait_for(lambda: len(load.results()) >= events * (number + 1) / (len(plan) + 2), "some load", 300)
+        if what == "kill":
+            it.restart()
+        else:
+            wait_for(proxy.cut, "a connection to cut")
     results = load.wait(scale(100, 3000))
-    print(load.stats())
+    proxy.close()
+    print(f"{kills} kills, {proxy.cuts} connections cut, {load.stats()}")
+    refused = [result for result in results if result.status != "OK"]
+    assert len(results) - len(refused) == events
+    assert {(result.status, result.key.startswith("bad")) for result in refused} == {("INVALID", True)}
+    assert not any(result.moved for result in results)
+    assert load.stats()["retried"] > 0 and any(result.duplicate for result in results)
+    drained(it, client, 600)
+    records = read_all(kafka.bootstrap, it.transactions, timeout=300)
+    assert check_exactly_once(acks(results), records) == events
+    check_sequences(acks(results))

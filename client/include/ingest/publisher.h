@@ -89,8 +89,10 @@ typedef struct ingest_error {
 } ingest_error;
 
 typedef struct ingest_publisher_options {
-    const char *target;     /* "dns:///name:port", "host:port", "unix:/path"; several, separated by
-                               commas, are replicas; dns:/// takes every address of the name */
+    /* "host:port", "unix:/path", or "dns:///name:port", where each address of the name is a replica
+     * (the IPv4 ones, if it has any) and they are looked up again as they change. Several,
+     * separated by commas, are replicas too. Copied, as the texts below. */
+    const char *target;
     ingest_ack ack;         /* default INGEST_PERSISTED */
     uint32_t timeout_ms;    /* of an event, attempts and pauses together; default 30,000 */
     uint32_t window;        /* events unanswered; publishing blocks above it; default 4,096 */
