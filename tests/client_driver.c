@@ -2,10 +2,13 @@
  * The publishing library at work, for tests/integration/test_client.py: reads commands or makes
  * load, and tells every result as a line.
  *
- *   client_driver TARGET [NAME=VALUE...] publish   a line of input is an event: "KEY ID OPERATION
- * JSON", or "-" for none; published and waited for client_driver TARGET [NAME=VALUE...] load events
- * from several threads, with callbacks client_driver - json                           a line of
- * input is JSON; the Struct in hexadecimal, or why not
+ *   client_driver TARGET [NAME=VALUE...] publish
+ *       A line of input is an event: "KEY ID OPERATION JSON", or "-" for what is left out;
+ *       published and waited for.
+ *   client_driver TARGET [NAME=VALUE...] load
+ *       Events from several threads, with callbacks.
+ *   client_driver - json
+ *       A line of input is JSON; answered by the Struct in hexadecimal, or why it is none.
  *
  * NAME=VALUE: the publisher's options, and for load: threads, keys, events (of all threads), size,
  * bad (every so many events one that the server refuses; 0: none), linger_ms (of a thread between

@@ -28,7 +28,6 @@ struct engine {
     delivery_queue homeless;  /* D_HOMELESS */
     member *members;          /* owned; stable but for removal of those that left */
     size_t member_count;
-    char logged[256];     /* the last line; it is not repeated */
     char no_address[256]; /* why the target has none; "": no trouble */
     bool reroute;         /* a replica came or went: what is queued may belong elsewhere */
     engine_counts counts;
@@ -42,8 +41,6 @@ static void log_line(engine *it, const char *format, ...) {
     va_start(args, format);
     (void)vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    if (strncmp(line, it->logged, sizeof it->logged - 1) == 0) return;
-    copy_text(it->logged, sizeof it->logged, bytes_of_string(line));
     it->options.log(it->options.of, line);
 }
 
@@ -237,11 +234,12 @@ static void on_refused(void *of, replica *at, delivery *event, const refusal *wh
     refused(of, event, why, &final);
 }
 
-static void on_change(void *of, replica *at) {
+static void on_change(void *of, replica *at, bool news) {
     engine *it = of;
     it->reroute = true;
-    log_line(it, "%s: %s", replica_address(at),
-             replica_up(at) ? "takes events" : replica_trouble(at));
+    if (news)
+        log_line(it, "%s: %s", replica_address(at),
+                 replica_up(at) ? "takes events" : replica_trouble(at));
     if (!replica_up(at)) it->options.on_lost(it->options.of);
 }
 
@@ -254,6 +252,7 @@ static member *find_member(engine *it, const char *address) {
 }
 
 void engine_no_addresses(engine *it, const char *why) {
+    if (strcmp(it->no_address, why) == 0) return;
     copy_text(it->no_address, sizeof it->no_address, bytes_of_string(why));
     log_line(it, "%s", it->no_address);
 }

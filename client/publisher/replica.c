@@ -296,8 +296,11 @@ static void pause_after(replica *it, const refusal *why) {
 }
 
 static void tell(replica *it, const char *trouble) {
+    char before[sizeof it->trouble];
+    memcpy(before, it->trouble, sizeof before);
     copy_text(it->trouble, sizeof it->trouble, bytes_of_string(trouble));
-    it->settings->owner.on_change(it->settings->owner.of, it);
+    const bool news = replica_up(it) || strcmp(before, it->trouble) != 0;
+    it->settings->owner.on_change(it->settings->owner.of, it, news);
 }
 
 /* The one place where the state changes. */
@@ -343,7 +346,7 @@ void replica_run(replica *it, int64_t now_ms) {
     }
     if (replica_gone(it, now_ms) && !it->told_gone) {
         it->told_gone = true;
-        it->settings->owner.on_change(it->settings->owner.of, it);
+        it->settings->owner.on_change(it->settings->owner.of, it, false);
     }
 }
 

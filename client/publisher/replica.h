@@ -28,8 +28,9 @@ typedef struct replica_owner {
     void (*on_unanswered)(void *of, replica *it, delivery *event, const refusal *why);
     /* The server refuses all that we send (`sent`: this one may be stored). It has left. */
     void (*on_refused)(void *of, replica *it, delivery *event, const refusal *why, bool sent);
-    /* It takes events now, or no longer, or it is known why not. */
-    void (*on_change)(void *of, replica *it);
+    /* It takes events now, or no longer, or is gone. `news`: for other reasons than were told last.
+     */
+    void (*on_change)(void *of, replica *it, bool news);
 } replica_owner;
 
 /* Shared by all replicas of a publisher; outlives them. */

@@ -44,13 +44,13 @@ def read_result(line: str) -> Result:
 class Driver:
     """client_driver TARGET NAME=VALUE... WHAT, of a build; under sanitizers it must have found nothing."""
 
-    def __init__(self, folder: Path, target: str, what: str, build: str = "release", prefix: tuple[str, ...] = (), **options: object):
+    def __init__(self, folder: Path, target: str, what: str, build: str = "release", wrapper: tuple[str, ...] = (), **options: object):
         self.out, self.err = folder / "driver.out", folder / "driver.err"
         folder.mkdir(parents=True, exist_ok=True)
         program = BUILD / build / "client_driver"
         assert program.exists(), f"{program} is missing: build it first (script/test does)"
         arguments = [f"{name}={value}" for name, value in options.items()]
-        self.argv = [*prefix, str(program), target, *arguments, what]
+        self.argv = [*wrapper, str(program), target, *arguments, what]
         self.env = {"GRPC_VERBOSITY": "NONE", "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
         self.child: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +66,8 @@ class Driver:
         self.child.stdin.write("".join(f"{line}\n" for line in lines).encode())
         self.child.stdin.flush()
 
-    def wait(self, timeout: float = 120, code: int = 0) -> list[Result]:
+    def end(self, timeout: float = 120) -> int:
+        """Closes its input and waits; the exit code."""
         assert self.child and self.child.stdin
         if not self.child.stdin.closed:
             self.child.stdin.close()
@@ -75,7 +76,11 @@ class Driver:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the driver still runs after {timeout:g} s:\n{self.log()}") from None
         assert not re.search(r"(Address|Leak|Thread)Sanitizer|runtime error:", self.log()), self.log()
-        assert ended == code, f"the driver ended with {ended}:\n{self.log()}"
+        return ended
+
+    def wait(self, timeout: float = 120) -> list[Result]:
+        code = self.end(timeout)
+        assert code == 0, f"the driver ended with {code}:\n{self.log()}"
         return self.results()
 
     def results(self) -> list[Result]:

@@ -157,6 +157,7 @@ typedef struct ingest_publisher_stats {
     uint32_t in_flight;
     uint32_t replicas, replicas_ready;
 } ingest_publisher_stats;
+/* As of the last time that nothing was left to do: a callback may be ahead of it. */
 INGEST_API void ingest_publisher_stats_get(ingest_publisher *publisher,
                                            ingest_publisher_stats *stats);
 
