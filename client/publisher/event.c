@@ -79,7 +79,7 @@ const char *ingest_event_error(const ingest_event *event) {
 }
 
 /* A copy of the text; after an error an empty one. */
-static char *copy_text(ingest_event *event, const char *field, const char *text) {
+static char *sound_text(ingest_event *event, const char *field, const char *text) {
     static char nothing[] = "";
     if (!text) {
         complain(event, field, "is NULL");
@@ -106,7 +106,7 @@ static ingest_event *make_event(const char *source) {
     const uuid id = uuid_time_ordered(clock_wall_ms());
     uuid_format(&id, text);
     event->message.id = arena_string(&event->memory, text, sizeof text - 1);
-    event->message.source = copy_text(event, "event.source", source);
+    event->message.source = sound_text(event, "event.source", source);
     return event;
 }
 
@@ -115,7 +115,7 @@ ingest_event *ingest_transaction_new(const char *source, const char *name) {
     ingest__v1__transaction__init(&event->transaction);
     event->message.body_case = INGEST__V1__EVENT__BODY_TRANSACTION;
     event->message.transaction = &event->transaction;
-    if (name) event->transaction.name = copy_text(event, "event.transaction.name", name);
+    if (name) event->transaction.name = sound_text(event, "event.transaction.name", name);
     return event;
 }
 
@@ -125,9 +125,9 @@ ingest_event *ingest_informative_new(const char *source, const char *name, const
     ingest__v1__informative__init(informative);
     event->message.body_case = INGEST__V1__EVENT__BODY_INFORMATIVE;
     event->message.informative = informative;
-    informative->name = copy_text(event, "event.informative.name", name);
+    informative->name = sound_text(event, "event.informative.name", name);
     if (entity_id)
-        informative->entity_id = copy_text(event, "event.informative.entity_id", entity_id);
+        informative->entity_id = sound_text(event, "event.informative.entity_id", entity_id);
     event->notice = (ingest_operation){.event = event, .informative = informative};
     return event;
 }
@@ -141,21 +141,20 @@ void ingest_event_free(ingest_event *event) {
 void ingest_event_set_id(ingest_event *event, const char *id) {
     if (!sound(event)) return;
     if (id && !*id) complain(event, "event.id", "is empty; leave it alone to have one made");
-    event->message.id = copy_text(event, "event.id", id);
+    event->message.id = sound_text(event, "event.id", id);
 }
 
 void ingest_event_set_key(ingest_event *event, const char *key) {
-    if (sound(event)) event->message.key = copy_text(event, "event.key", key);
+    if (sound(event)) event->message.key = sound_text(event, "event.key", key);
 }
 
 void ingest_event_set_time(ingest_event *event, int64_t unix_ms) {
     if (!sound(event)) return;
     Google__Protobuf__Timestamp *time = arena_alloc(&event->memory, sizeof *time);
     google__protobuf__timestamp__init(time);
-    int64_t ms = unix_ms % 1000;
-    if (ms < 0) ms += 1000;
-    time->seconds = (unix_ms - ms) / 1000;
-    time->nanos = (int32_t)ms * 1000000;
+    const int64_t ms = unix_ms % 1000, before = ms < 0; /* nanos count forwards */
+    time->seconds = unix_ms / 1000 - before;
+    time->nanos = (int32_t)(ms + before * 1000) * 1000000;
     event->message.time = time;
 }
 
@@ -163,8 +162,8 @@ void ingest_event_set_attribute(ingest_event *event, const char *name, const cha
     typedef Ingest__V1__Event__AttributesEntry entry_message;
     Ingest__V1__Event *message = &event->message;
     if (!sound(event)) return;
-    char *key = copy_text(event, "event.attributes", name);
-    char *text = copy_text(event, "event.attributes", value);
+    char *key = sound_text(event, "event.attributes", name);
+    char *text = sound_text(event, "event.attributes", value);
     for (size_t i = 0; i < message->n_attributes; i++)
         if (strcmp(message->attributes[i]->key, key) == 0) {
             message->attributes[i]->value = text;
@@ -189,8 +188,8 @@ ingest_operation *ingest_event_add(ingest_event *event, const char *name, const 
     ingest__v1__operation__init(operation);
     char field[64];
     (void)snprintf(field, sizeof field, "event.transaction.operations[%zu]", all->n_operations);
-    operation->name = copy_text(event, field, name);
-    if (entity_id) operation->entity_id = copy_text(event, field, entity_id);
+    operation->name = sound_text(event, field, name);
+    if (entity_id) operation->entity_id = sound_text(event, field, entity_id);
     ingest_operation *made = arena_alloc(&event->memory, sizeof *made);
     *made = (ingest_operation){.event = event, .operation = operation, .index = all->n_operations};
     all->operations = json_grow(all->operations, all->n_operations, &event->memory);
@@ -256,7 +255,7 @@ static value_message *new_value(ingest_operation *op, Google__Protobuf__Value__K
 
 static void put(ingest_operation *op, const char *name, value_message *value) {
     arena *memory = &op->event->memory;
-    char *key = copy_text(op->event, path_of(op, NULL).text, name);
+    char *key = sound_text(op->event, path_of(op, NULL).text, name);
     if (!sound(op->event)) return;
     object_message *data = data_of(op);
     for (size_t i = 0; i < data->n_fields; i++)
@@ -275,7 +274,7 @@ static void put(ingest_operation *op, const char *name, value_message *value) {
 void ingest_operation_set_string(ingest_operation *op, const char *name, const char *text) {
     if (!usable(op)) return;
     value_message *value = new_value(op, GOOGLE__PROTOBUF__VALUE__KIND_STRING_VALUE);
-    value->string_value = copy_text(op->event, path_of(op, name).text, text);
+    value->string_value = sound_text(op->event, path_of(op, name).text, text);
     put(op, name, value);
 }
 

@@ -276,12 +276,12 @@ static void give_back(replica *it, const refusal *why, bool refused) {
 
 /* ---- states -------------------------------------------------------------------------------- */
 
-/* A stream that took events and ended without an answer proves nothing: the replica has been down
- * all the time. */
+/* A stream that took events and ended without the answer that was due proves nothing: the replica
+ * has been down all the time. */
 static void note_down(replica *it) {
     const int64_t now_ms = clock_monotonic_ms();
     if (it->state != RS_SERVING) return;
-    if (it->proven || it->first == it->next) it->down_ms = now_ms;
+    if (it->proven || it->first == it->next || it->settings->until_published) it->down_ms = now_ms;
     if (now_ms - it->up_ms >= STEADY_MS) it->failures = 0;
 }
 
@@ -356,7 +356,7 @@ int64_t replica_due_ms(const replica *it) {
 }
 
 void replica_overdue(replica *it, const delivery *event, int64_t now_ms) {
-    if (event->state == D_SENT && now_ms - event->sent_ms >= OVERDUE_MS)
+    if (!it->settings->until_published && now_ms - event->sent_ms >= OVERDUE_MS)
         break_off(it, "the server left an event without an answer");
 }
 

@@ -41,6 +41,7 @@ typedef struct replica_settings {
     const char *authorization; /* or NULL */
     uint32_t window;
     uint32_t failover_ms; /* 0: never */
+    bool until_published; /* an answer takes as long as Kafka is away: its absence tells nothing */
     backoff backoff;
     unsigned live; /* calls that the core has not given back */
 } replica_settings;

@@ -67,6 +67,28 @@ static void test_transaction(void **state) {
     ingest_event_free(event);
 }
 
+static void test_time(void **state) {
+    static const struct {
+        int64_t unix_ms, seconds;
+        int32_t nanos;
+    } CASES[] = {
+        {0, 0, 0},
+        {1999, 1, 999000000},
+        {-1, -1, 999000000},
+        {-2000, -2, 0},
+        {INT64_MIN, INT64_MIN / 1000 - 1, 192000000},
+        {INT64_MAX, INT64_MAX / 1000, 807000000},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        ingest_event *event = ingest_transaction_new("shop", NULL);
+        ingest_event_set_time(event, CASES[i].unix_ms);
+        assert_int_equal(event_message(event)->time->seconds, CASES[i].seconds);
+        assert_int_equal(event_message(event)->time->nanos, CASES[i].nanos);
+        ingest_event_free(event);
+    }
+}
+
 static void test_informative(void **state) {
     (void)state;
     ingest_event *event = ingest_informative_new("shop", "generate_otp", "u-1");
@@ -270,6 +292,7 @@ static void test_numbers_in_any_locale(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transaction),
+        cmocka_unit_test(test_time),
         cmocka_unit_test(test_informative),
         cmocka_unit_test(test_errors_are_remembered),
         cmocka_unit_test(test_wrong_use),

@@ -1,15 +1,18 @@
-/*
- * ingest/publisher.h: hands events to the ingest servers. Thin: no storage, no Kafka.
+/**
+ * @file
+ * Hands events to the ingest servers. Thin: no storage, no Kafka.
  *
- *     ingest_publisher_options options;
- *     ingest_publisher_options_init(&options);
- *     options.target = "dns:///ingest:50051";
- *     ingest_error error;
- *     ingest_publisher *publisher = ingest_publisher_open(&options, &error);
- *     ...
- *     ingest_result result;
- *     if (ingest_publish(publisher, event, &result) != INGEST_OK)
- *         fprintf(stderr, "%s\n", result.reason);
+ * @code
+ * ingest_publisher_options options;
+ * ingest_publisher_options_init(&options);
+ * options.target = "dns:///ingest:50051";
+ * ingest_error error;
+ * ingest_publisher *publisher = ingest_publisher_open(&options, &error);
+ * ...
+ * ingest_result result;
+ * if (ingest_publish(publisher, event, &result) != INGEST_OK)
+ *     fprintf(stderr, "%s\n", result.reason);
+ * @endcode
  *
  * One PublishStream to each replica carries all events, at most `window` of them unanswered. What
  * was sent and not answered when a stream breaks is sent again with its id to the same replica:
@@ -41,103 +44,106 @@
 extern "C" {
 #endif
 
+/** Connections to the replicas of a target, and the events under way to them. */
 typedef struct ingest_publisher ingest_publisher;
 
-/* X(name, text): what became of an event. */
-#define INGEST_STATUS_LIST(X)                                                                      \
-    X(INGEST_OK, "ok")                                                                             \
-    X(INGEST_INVALID, "the event is not valid")        /* refused for good; correct it */          \
-    X(INGEST_CONFLICT, "the id has other content")     /* refused for good */                      \
-    X(INGEST_DENIED, "not allowed")                    /* token, certificate or policy */          \
-    X(INGEST_DEAD, "set aside as a dead letter")       /* stored; an operator will decide */       \
-    X(INGEST_TIMEOUT, "not answered in time")          /* see maybe_stored */                      \
-    X(INGEST_WINDOW_FULL, "too many events in flight") /* never sent */                            \
-    X(INGEST_CLOSED, "the publisher is closed")        /* see maybe_stored */                      \
-    X(INGEST_UNSUPPORTED, "the server cannot do this") /* an older server, or not an ingest one */ \
-    X(INGEST_FAILED, "the server failed")              /* its own fault, not to be repeated */
-
+/** What became of an event. */
 typedef enum ingest_status {
-#define X(name, text) name,
-    INGEST_STATUS_LIST(X)
-#undef X
+    INGEST_OK,          /**< stored, or published, as was asked for */
+    INGEST_INVALID,     /**< the event is not valid; refused for good, correct it */
+    INGEST_CONFLICT,    /**< its id is known with other content; refused for good */
+    INGEST_DENIED,      /**< not allowed: token, certificate or policy */
+    INGEST_DEAD,        /**< set aside as a dead letter: stored, an operator will decide */
+    INGEST_TIMEOUT,     /**< not answered in time; see maybe_stored */
+    INGEST_WINDOW_FULL, /**< too many events are in flight; never sent */
+    INGEST_CLOSED,      /**< the publisher is closed; see maybe_stored */
+    INGEST_UNSUPPORTED, /**< an older server, or not an ingest one */
+    INGEST_FAILED       /**< the server failed, by its own fault; not to be repeated */
 } ingest_status;
 
+/** A few words for people. Any value is fine. */
 INGEST_API const char *ingest_status_text(ingest_status status);
 
+/** What INGEST_OK is to mean. */
 typedef enum ingest_ack {
-    INGEST_PERSISTED, /* on the server's disk, synced */
-    INGEST_PUBLISHED  /* committed to Kafka */
+    INGEST_PERSISTED, /**< on the server's disk, synced */
+    INGEST_PUBLISHED  /**< committed to Kafka */
 } ingest_ack;
 
+/** What became of an event, in full. */
 typedef struct ingest_result {
-    ingest_status status;
-    bool maybe_stored; /* with a failure: the event may be there all the same */
-    bool retry;        /* publishing the same event again may succeed; with its id that is safe */
-    bool duplicate;    /* with INGEST_OK: it was there already */
-    bool moved;        /* sent to another replica than one that may have stored it: see above */
-    uint32_t attempts; /* how often it was sent */
-    uint64_t sequence; /* with INGEST_OK: its place in the order of its route */
-    char route[64];
-    char store[37]; /* UUID of the replica's store */
-    char id[257];
-    char reason[512]; /* with a failure, for people: what, where, and what to do */
+    ingest_status status; /**< the rest depends on it */
+    bool maybe_stored;    /**< with a failure: the event may be there all the same */
+    bool retry;        /**< publishing the same event again may succeed; with its id that is safe */
+    bool duplicate;    /**< with INGEST_OK: it was there already */
+    bool moved;        /**< sent to another replica than one that may have stored it: see above */
+    uint32_t attempts; /**< how often it was sent */
+    uint64_t sequence; /**< with INGEST_OK: its place in the order of its route */
+    char route[64];    /**< with INGEST_OK: its way into Kafka */
+    char store[37];    /**< with INGEST_OK: UUID of the replica's store */
+    char id[257];      /**< the event's */
+    char reason[512];  /**< with a failure, for people: what, where, and what to do */
 } ingest_result;
 
+/** Why a publisher was not opened. */
 typedef struct ingest_error {
-    ingest_status status;
-    char reason[512];
+    ingest_status status; /**< INGEST_INVALID */
+    char reason[512];     /**< for people; begins with the option's name */
 } ingest_error;
 
+/** How to publish. To be filled by ingest_publisher_options_init first. Texts are copied. */
 typedef struct ingest_publisher_options {
-    /* "host:port", "unix:/path", or "dns:///name:port", where each address of the name is a replica
-     * (the IPv4 ones, if it has any) and they are looked up again as they change. Several,
-     * separated by commas, are replicas too. Copied, as the texts below. */
+    /** "host:port", "unix:/path", or "dns:///name:port", where each address of the name is a
+     * replica (the IPv4 ones, if it has any) and they are looked up again as they change. Several,
+     * separated by commas, are replicas too. */
     const char *target;
-    ingest_ack ack;         /* default INGEST_PERSISTED */
-    uint32_t timeout_ms;    /* of an event, attempts and pauses together; default 30,000 */
-    uint32_t window;        /* events unanswered; publishing blocks above it; default 4,096 */
-    size_t window_bytes;    /* the same in bytes; default 64 MiB */
-    size_t max_event_bytes; /* larger ones are refused unsent; default 768 KiB, as the server's */
-    uint32_t failover_ms;   /* how long its replica may be away before an event moves to another;
-                               default 10,000; 0: never moves */
-    uint32_t backoff_first_ms; /* pause before an event is sent again, doubling with jitter, unless
-                                  the server says how long; default 50. Also between attempts to
-                                  reach a replica */
-    uint32_t backoff_last_ms;  /* default 2,000 */
+    ingest_ack ack;         /**< default INGEST_PERSISTED */
+    uint32_t timeout_ms;    /**< of an event, attempts and pauses together; default 30,000 */
+    uint32_t window;        /**< events unanswered; publishing blocks above it; default 4,096 */
+    size_t window_bytes;    /**< the same in bytes; default 64 MiB */
+    size_t max_event_bytes; /**< larger ones are refused unsent; default 768 KiB, as the server's */
+    /** How long its replica may be away before an event moves to another; default 10,000; 0: never
+     * moves. */
+    uint32_t failover_ms;
+    /** Pause before an event is sent again, doubling with jitter, unless the server says how long;
+     * default 50. Also between attempts to reach a replica. */
+    uint32_t backoff_first_ms;
+    uint32_t backoff_last_ms; /**< the longest such pause; default 2,000 */
 
-    /* TLS when any of these is set: files in PEM. */
-    const char *ca_file;          /* whom to believe; NULL with `tls`: the system's */
-    const char *certificate_file; /* ours, with its key, for mutual TLS */
-    const char *key_file;
-    const char *server_name; /* expected in the server's certificate; default: the target's name */
-    bool tls;
-    const char *token; /* bearer token, sent with each stream; needs TLS or a loopback target */
+    bool tls; /**< TLS; also when any of the next four is set, which are files in PEM and a name */
+    const char *ca_file;          /**< whom to believe; default: the system's */
+    const char *certificate_file; /**< ours, with its key, for mutual TLS */
+    const char *key_file;         /**< of certificate_file */
+    const char *server_name; /**< expected in the server's certificate; default: the target's */
+    const char *token; /**< bearer token, sent with each stream; needs TLS or a loopback target */
 
-    const ingest_catalogue *catalogue; /* events are held against it before sending; borrowed */
-    /* A line for the log, at most a few a second. The publisher's thread; must not block. */
+    /** Events are held against it before sending; borrowed until the publisher is closed. */
+    const ingest_catalogue *catalogue;
+    /** A line for the log, at most a few a second. The publisher's thread; must not block. */
     void (*log)(void *arg, const char *line);
-    void *arg;
+    void *arg; /**< for `log` */
 } ingest_publisher_options;
 
+/** Sets the defaults; `target` is to be set by the caller. */
 INGEST_API void ingest_publisher_options_init(ingest_publisher_options *options);
 
-/*
+/**
  * Checks the options, copies what they point to, starts the thread. Does not wait for a server:
  * events are taken and wait until one is there. NULL, and `error` says why, when an option is bad.
  */
 INGEST_API ingest_publisher *ingest_publisher_open(const ingest_publisher_options *options,
                                                    ingest_error *error);
 
-/* Publishes and waits for the answer, at most timeout_ms. `result` may be NULL. INGEST_INVALID from
- * a callback, where it would wait for itself. */
+/** Publishes and waits for the answer, at most timeout_ms. `result` may be NULL. INGEST_INVALID
+ * from a callback, where it would wait for itself. */
 INGEST_API ingest_status ingest_publish(ingest_publisher *publisher, const ingest_event *event,
                                         ingest_result *result);
 
-/* Called once for each event that was taken, on the publisher's thread, in the order of the
+/** Called once for each event that was taken, on the publisher's thread, in the order of the
  * answers; must not block, and must not wait for the publisher. `result` lasts for the call. */
 typedef void (*ingest_callback)(void *arg, const ingest_result *result);
 
-/*
+/**
  * Queues the event (packed at once: it may be freed or changed afterwards) and returns. When the
  * window is full, waits at most `wait_ms` for room (in a callback not at all), then
  * INGEST_WINDOW_FULL. Any other than INGEST_OK: the event was not taken, and the callback, which
@@ -148,20 +154,26 @@ INGEST_API ingest_status ingest_publish_async(ingest_publisher *publisher,
                                               ingest_callback callback, void *arg,
                                               ingest_result *result);
 
-/* Waits until every event taken before is answered, callbacks included; false when the time was
+/** Waits until every event taken before is answered, callbacks included; false when the time was
  * over earlier, and from a callback. */
 INGEST_API bool ingest_flush(ingest_publisher *publisher, uint32_t timeout_ms);
 
+/** Counts of events since the start, and how things stand. */
 typedef struct ingest_publisher_stats {
-    uint64_t published, failed, retried, moved; /* events, since the start */
-    uint32_t in_flight;
-    uint32_t replicas, replicas_ready;
+    uint64_t published;      /**< ended with INGEST_OK */
+    uint64_t failed;         /**< ended with another status */
+    uint64_t retried;        /**< times that an event had to be sent again */
+    uint64_t moved;          /**< to another replica than one that may have stored it */
+    uint32_t in_flight;      /**< taken, not answered */
+    uint32_t replicas;       /**< known now */
+    uint32_t replicas_ready; /**< of these, taking events */
 } ingest_publisher_stats;
-/* As of the last time that nothing was left to do: a callback may be ahead of it. */
+
+/** As of the last time that nothing was left to do: a callback may be ahead of it. */
 INGEST_API void ingest_publisher_stats_get(ingest_publisher *publisher,
                                            ingest_publisher_stats *stats);
 
-/* Takes no more, waits for at most `grace_ms` for what is in flight, answers the rest with
+/** Takes no more, waits for at most `grace_ms` for what is in flight, answers the rest with
  * INGEST_CLOSED, ends the thread and frees all. No callback comes after it. Nobody may use the
  * publisher any more, but calls that wait in it are answered. Not from a callback. NULL is fine. */
 INGEST_API void ingest_publisher_close(ingest_publisher *publisher, uint32_t grace_ms);
