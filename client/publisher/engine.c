@@ -29,6 +29,7 @@ struct engine {
     member *members;          /* owned; stable but for removal of those that left */
     size_t member_count;
     char no_address[256]; /* why the target has none; "": no trouble */
+    bool closing;         /* nothing is sent any more */
     bool reroute;         /* a replica came or went: what is queued may belong elsewhere */
     engine_counts counts;
 };
@@ -134,7 +135,7 @@ static void finish(engine *it, delivery *event, ingest_result *result) {
     it->options.on_result(it->options.of, result, event->callback, event->arg,
                           delivery_size(event));
     delivery_free(event);
-    if (next) dispatch(it, next);
+    if (next && !it->closing) dispatch(it, next);
 }
 
 static void fail_event(engine *it, delivery *event, ingest_status status, bool maybe_stored,
@@ -379,6 +380,7 @@ engine *engine_new(const engine_options *options, replica_settings *settings) {
 }
 
 void engine_close(engine *it) {
+    it->closing = true;
     for (delivery *event; (event = TAILQ_FIRST(&it->taken));) {
         const bool maybe = event->doubt || event->state == D_SENT;
         withdraw(it, event);

@@ -38,7 +38,8 @@ struct replica {
     replica_state state;
     int64_t due_ms;    /* RS_PAUSED, RS_CONNECTING: until when */
     int64_t up_ms;     /* RS_SERVING since */
-    int64_t down_ms;   /* not RS_SERVING since */
+    int64_t owes_ms;   /* answers are due and none came since; 0: none is due */
+    int64_t down_ms;   /* of no use since; not in RS_SERVING */
     bool told_gone;    /* the owner knows that it is gone */
     uint32_t failures; /* in a row */
     char trouble[256]; /* why it is not RS_SERVING; "": it is, or was not tried yet */
@@ -46,8 +47,7 @@ struct replica {
     stream *watch;
     bool asked; /* the watch's one request is out */
     stream *events;
-    bool proven; /* this stream has brought an answer */
-    bool ready;  /* the stream can take a message */
+    bool ready; /* the stream can take a message */
     delivery_queue queue;
     delivery **slots;     /* ring of settings->window */
     uint64_t first, next; /* of the unanswered */
@@ -71,6 +71,7 @@ static bool prepare(replica *it, grpc_slice *message) {
     event->state = D_SENT;
     event->slot = it->next++;
     event->sent_ms = clock_monotonic_ms();
+    if (!it->owes_ms) it->owes_ms = event->sent_ms;
     event->attempts++;
     it->slots[event->slot % it->settings->window] = event;
     *message = grpc_slice_ref(event->request);
@@ -133,6 +134,7 @@ static bool take_results(replica *it, const Ingest__V1__PublishStreamResponse *m
         *slot = NULL;
         if (event) owner->on_answer(owner->of, it, event, message->results[i]);
     }
+    if (it->first == it->next) it->owes_ms = 0;
     return true;
 }
 
@@ -144,7 +146,7 @@ static void on_stream_message(void *of, bytes wire) {
     const Ingest__V1__PublishStreamResponse *message =
         ingest__v1__publish_stream_response__unpack(&memory.allocator, wire.len, wire.data);
     if (message && message->n_results) {
-        it->proven = true;
+        it->owes_ms = clock_monotonic_ms();
         it->failures = 0;
     }
     if (!message)
@@ -165,7 +167,6 @@ static void on_stream_end(void *of, const refusal *why) {
 static const stream_events PUBLISH_EVENTS = {on_stream_ready, on_stream_message, on_stream_end};
 
 static void open_events(replica *it) {
-    it->proven = false;
     it->ready = false;
     it->events = stream_open(it->channel, it->settings->queue, PUBLISH_PATH,
                              it->settings->authorization, &PUBLISH_EVENTS, it, &it->settings->live);
@@ -276,12 +277,12 @@ static void give_back(replica *it, const refusal *why, bool refused) {
 
 /* ---- states -------------------------------------------------------------------------------- */
 
-/* A stream that took events and ended without the answer that was due proves nothing: the replica
- * has been down all the time. */
+/* Of no use since it owes an answer. It still owes that when the same events go out again: a server
+ * that goes down at each of them is down all the time. */
 static void note_down(replica *it) {
     const int64_t now_ms = clock_monotonic_ms();
     if (it->state != RS_SERVING) return;
-    if (it->proven || it->first == it->next || it->settings->until_published) it->down_ms = now_ms;
+    it->down_ms = it->owes_ms && !it->settings->until_published ? it->owes_ms : now_ms;
     if (now_ms - it->up_ms >= STEADY_MS) it->failures = 0;
 }
 
@@ -321,6 +322,7 @@ static void step(replica *it, replica_event event, const refusal *why) {
         it->due_ms = INT64_MAX;
         it->up_ms = clock_monotonic_ms();
         it->told_gone = false;
+        if (replica_idle(it)) it->owes_ms = 0;
         if (!it->events) open_events(it);
         break;
     default:

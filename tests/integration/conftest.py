@@ -24,6 +24,9 @@ from harness.client import IngestClient  # noqa: E402
 from harness.kafka import KafkaCluster  # noqa: E402
 from harness.server import Ingestd  # noqa: E402
 
+from client_program import Driver  # noqa: E402
+from scripted_server import ScriptedServer  # noqa: E402
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: slow; runs only with INGEST_TEST_SCALE=full")
@@ -105,6 +108,34 @@ def client() -> Iterator[Callable[[Ingestd | str], IngestClient]]:
     yield make
     for it in made:
         it.close()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """driver(target, what, option=value...): a started client_driver, which ends with the test."""
+    made: list[Driver] = []
+
+    def make(target: str, what: str = "publish", **options: Any) -> Driver:
+        made.append(Driver(tmp_path / f"driver-{len(made)}", target, what, **options).start())
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., ScriptedServer]]:
+    """scripted(answer, ...): a ScriptedServer that ends with the test."""
+    made: list[ScriptedServer] = []
+
+    def make(*arguments: Any, **options: Any) -> ScriptedServer:
+        made.append(ScriptedServer(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
 def _topics(prefix: str, config: dict[str, Any]) -> dict[str, Any]:
