@@ -53,6 +53,7 @@ class Driver:
         self.argv = [*wrapper, str(program), target, *arguments, what]
         self.env = {"GRPC_VERBOSITY": "NONE", "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
         self.child: subprocess.Popen[bytes] | None = None
+        self._read = self._lines = 0
 
     def start(self) -> Driver:
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
@@ -86,6 +87,15 @@ class Driver:
     def results(self) -> list[Result]:
         lines = self.out.read_text().split("\n")
         return [read_result(line) for line in lines[:-1]]
+
+    def answered(self) -> int:
+        """How many results there are, cheaply."""
+        with open(self.out, "rb") as out:
+            out.seek(self._read)
+            data = out.read()
+        self._read += len(data)
+        self._lines += data.count(b"\n")
+        return self._lines
 
     def log(self) -> str:
         return self.err.read_text(errors="replace")[-8000:]

@@ -46,7 +46,7 @@ def test_order_and_exactly_once_through_kills_and_cuts(kafka, server, client, dr
     plan = ["kill"] * kills + ["cut"] * cuts
     random.shuffle(plan)
     for number, what in enumerate(plan):
-        wait_for(lambda: len(load.results()) >= events * (number + 1) / (len(plan) + 2), "some load", 300)
+        wait_for(lambda: load.answered() >= events * (number + 1) / (len(plan) + 2), "some load", 300)
         if what == "kill":
             it.restart()
         else:
@@ -83,7 +83,7 @@ def test_keys_stay_with_their_replica_and_move_when_it_dies(kafka, server, clien
     load = driver(
         f"{one.target},{two.target}", "load", threads=4, keys=64, events=20_000, linger_ms=1, failover_ms=1000
     )
-    wait_for(lambda: len(load.results()) > 4000, "some load")
+    wait_for(lambda: load.answered() > 4000, "some load")
     one.kill9()
     results = load.wait()
     assert {result.status for result in results} == {"OK"} and len(results) == 20_000
