@@ -9,7 +9,6 @@
 #include "client/publisher/replica.h"
 
 #include <grpc/grpc_security.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "client/publisher/route.h"
@@ -248,11 +247,11 @@ static void disconnect(replica *it) {
  * largest size it takes, or SIZE_MAX. Such an event would break every stream that it is sent over.
  */
 static size_t largest_taken(const refusal *why) {
-    size_t size = 0, limit = SIZE_MAX;
-    const char *found = strstr(why->message, "larger than max (");
-    if (!found || sscanf(found, "larger than max (%zu vs. %zu)", &size, &limit) != 2)
-        return SIZE_MAX;
-    return limit;
+    static const char BEFORE[] = " larger than max (", BETWEEN[] = " vs. "; /* "(5000 vs. 4096)" */
+    const char *found = strstr(why->message, BEFORE);
+    const char *text = found ? strstr(found, BETWEEN) : NULL;
+    const size_t limit = text ? strtoul(text + sizeof BETWEEN - 1, NULL, 10) : 0;
+    return limit ? limit : SIZE_MAX;
 }
 
 /* Hands all that was sent back to the owner, in order. */
