@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.load import Ack
-from harness.paths import BUILD
-from harness.process import Process
+from harness.paths import BUILD, ROOT
 
 STATUSES = "OK INVALID CONFLICT DENIED DEAD TIMEOUT WINDOW_FULL CLOSED UNSUPPORTED FAILED".split()
 
@@ -51,7 +50,12 @@ class Driver:
         assert program.exists(), f"{program} is missing: build it first (script/test does)"
         arguments = [f"{name}={value}" for name, value in options.items()]
         self.argv = [*wrapper, str(program), target, *arguments, what]
-        self.env = {"GRPC_VERBOSITY": "NONE", "ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+        self.env = {
+            "GRPC_VERBOSITY": "NONE",
+            "ASAN_OPTIONS": "detect_leaks=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "TSAN_OPTIONS": f"suppressions={ROOT / 'tests/tsan.supp'}",
+        }
         self.child: subprocess.Popen[bytes] | None = None
         self._read = self._lines = 0
 

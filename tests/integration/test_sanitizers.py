@@ -1,4 +1,5 @@
-"""The server under sanitizers with load, each kind of call and a stop: no report, no leak, exit 0.
+"""The server and the publishing library under sanitizers with load, each kind of call and a stop: no report, no leak,
+exit 0.
 
 The builds are those of script/check (build/asan, build/tsan); script/test makes them when they are missing.
 """
@@ -46,3 +47,12 @@ def test_all_kinds_of_calls(kafka, server, client, tmp_path, preset):
     records = read_all(kafka.bootstrap, [it.transactions, it.informative])
     assert check_exactly_once(acks, [record for record in records if record.headers["ce_source"] == b"tests"]) == 4500
     it.terminate(60)
+
+
+@pytest.mark.parametrize("preset", OPTIONS)
+def test_the_publishing_library(kafka, server, driver, preset):
+    it = server(kafka)
+    load = driver(it.target, "load", threads=4, keys=40, events=10_000, bad=100, timeout_ms=100_000, build=preset)
+    wait_for(lambda: load.answered() > 1000, "some load")
+    it.restart()
+    assert sum(result.status == "OK" for result in load.wait()) == 10_000
