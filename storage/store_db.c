@@ -1,12 +1,16 @@
 /*
  * Opening RocksDB. What is set here and why:
- *   the promise  every write is synced and ordered (no unordered_write, no manual_wal_flush); live
- *                WALs are listed in the manifest; a log that is not sound to its end is refused
- *                (wal_check.c has repaired what may be repaired); recovery flushes what it read, so
- *                that nothing depends on pages of an older, perhaps failed, sync; a background
- *                error is never resumed from by itself.
+ *
+ *   the promise  every write is synced and ordered (no unordered_write, no manual_wal_flush); a log
+ *                that is not sound to its end is refused (wal_check.c has repaired what may be);
+ *                recovery flushes what it read, so that nothing depends on pages of an older,
+ *                perhaps failed, sync; a background error is never resumed from by itself.
+ *                The list of logs in the MANIFEST is off: it takes their sizes from a sync that may
+ *                follow a failed one, and wal_check.c knows what is missing.
+ *
  *   a queue      the outbox lives in its memtable while the publisher keeps up: a large write
  *                buffer, whose settled part is dropped by range deletes when it is flushed.
+ *
  *   memory       one block cache for everything, index blocks included; bounded table handles.
  */
 #include "storage/store_db.h"
@@ -133,7 +137,6 @@ static outcome make_options(store_db *db, const store_options *given, failure *w
     }
     set_database(db->options[FAMILY_META], given->memtable_bytes);
     outcome result = set_from_string(&db->options[FAMILY_META],
-                                     "track_and_verify_wals_in_manifest=true;"
                                      "max_bgerror_resume_count=0;"
                                      "avoid_flush_during_recovery=false",
                                      why);
@@ -194,10 +197,6 @@ outcome store_db_open_copy(store_db *db, const char *directory, failure *why) {
     rocksdb_options_set_wal_recovery_mode(database, WAL_SKIP_ANY_CORRUPTED);
     for (int i = 0; i < FAMILY_COUNT; i++)
         rocksdb_options_set_disable_auto_compactions(db->options[i], 1);
-    /* A log may be shorter than it was, or gone. */
-    if (result == ST_OK)
-        result = set_from_string(&db->options[FAMILY_META],
-                                 "track_and_verify_wals_in_manifest=false", why);
     if (result == ST_OK) result = open_families(db, directory, why);
     if (result != ST_OK) store_db_close(db);
     return result;

@@ -38,15 +38,15 @@ static outcome follow(void *arg, bytes record, failure *why) {
 }
 
 /* ST_OK: sound, or ending in a torn tail. */
-static outcome judge(const char *path, const wal_log_scan *scan, const chain *batches, bool newest,
+static outcome judge(const char *path, const wal_log_scan *scan, const chain *batches, bool last,
                      const wal_bounds *bounds, failure *why) {
     unsigned long long sound_end = scan->sound_end;
     if (scan->damage)
         return fail(why, ST_CORRUPT, "wal", "%s is damaged after byte %llu: %s, at byte %llu", path,
                     sound_end, scan->damage, (unsigned long long)scan->damage_at);
-    if (sound_end != scan->size && !newest)
+    if (sound_end != scan->size && !last)
         return fail(why, ST_CORRUPT, "wal",
-                    "%s is damaged after byte %llu, and is not the newest log: it had been synced "
+                    "%s is damaged after byte %llu, and a later log goes on: it had been synced "
                     "whole",
                     path, sound_end);
     if (batches->missing_first)
@@ -62,19 +62,35 @@ static outcome judge(const char *path, const wal_log_scan *scan, const chain *ba
     return ST_OK;
 }
 
+static uint64_t size_of(const char *directory, const char *name) {
+    char path[PATH_SIZE];
+    struct stat status;
+    path_join(path, directory, name);
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+/* The one that was written to last. Empty ones may follow: when a write or a sync has failed,
+ * RocksDB may begin another log before the process ends. */
+static size_t last_written(const char *directory, const wal_list *logs) {
+    size_t last = logs->count;
+    while (last > 0 && size_of(directory, logs->names[last - 1]) == 0)
+        last--;
+    return last ? last - 1 : 0;
+}
+
 outcome wal_check(const char *directory, const char *saved_as, const wal_bounds *bounds,
                   wal_repair *repair, failure *why) {
     *repair = (wal_repair){0};
     wal_list logs;
     chain batches = {.judged = bounds->flushed_known, .next_write = bounds->flushed + 1};
     outcome result = wal_list_read(directory, &logs, why);
+    const size_t last = result == ST_OK ? last_written(directory, &logs) : 0;
     for (size_t i = 0; result == ST_OK && i < logs.count; i++) {
         char path[PATH_SIZE];
         wal_log_scan scan;
         path_join(path, directory, logs.names[i]);
         result = wal_log_read(path, follow, &batches, &scan, why);
-        if (result == ST_OK)
-            result = judge(path, &scan, &batches, i + 1 == logs.count, bounds, why);
+        if (result == ST_OK) result = judge(path, &scan, &batches, i >= last, bounds, why);
         if (result != ST_OK || scan.sound_end == scan.size || !saved_as) continue;
         result = torn_tail_cut(path, scan.sound_end, scan.size, saved_as, why);
         *repair = (wal_repair){
@@ -93,12 +109,8 @@ uint64_t wal_bytes(const char *directory) {
     uint64_t sum = 0;
     wal_list logs = {0};
     if (wal_list_read(directory, &logs, NULL) != ST_OK) return 0;
-    for (size_t i = 0; i < logs.count; i++) {
-        char path[PATH_SIZE];
-        struct stat status;
-        path_join(path, directory, logs.names[i]);
-        if (stat(path, &status) == 0) sum += (uint64_t)status.st_size;
-    }
+    for (size_t i = 0; i < logs.count; i++)
+        sum += size_of(directory, logs.names[i]);
     wal_list_free(&logs);
     return sum;
 }

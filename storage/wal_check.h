@@ -29,10 +29,10 @@ typedef struct wal_repair {
 /*
  * Checks all *.log files in `directory` (missing or empty: ST_OK): each whole, each batch going on
  * where the one before ended, the first no later than `bounds->flushed`. A torn
- * tail of the newest is saved as the file `saved_as`, then cut off and synced, unless the evidence
- * says that it had been synced; anything else is ST_CORRUPT, with the file and the offset (field
- * "wal": a log is damaged; "db": something else is missing), and changes nothing. Without
- * `saved_as` a torn tail is left as well. Blocks; reads every log once.
+ * tail of the last one written to is saved as the file `saved_as`, then cut off and synced, unless
+ * the evidence says that it had been synced; anything else is ST_CORRUPT, with the file and the
+ * offset (field "wal": a log is damaged; "db": something else is missing), and changes nothing.
+ * Without `saved_as` a torn tail is left as well. Blocks; reads every log once.
  */
 MUST_CHECK outcome wal_check(const char *directory, const char *saved_as, const wal_bounds *bounds,
                              wal_repair *repair, failure *why);

@@ -62,10 +62,11 @@ class PowerRun:
         worker = subprocess.run(
             list(map(str, command)), env=environment, capture_output=True, text=True, errors="replace", timeout=120
         )
+        said = (worker.stdout + worker.stderr).strip()  # both: an assertion may fail after the stop
         if worker.returncode not in (0, CUT, STOPPED, REFUSED, ASSERTED) or not report.exists():
-            self.fail(worker.returncode, worker.stderr.strip() or worker.stdout.strip())
+            self.fail(worker.returncode, said)
         shutil.rmtree(f"{self.volume}.before")
-        return {**json.loads(report.read_text()), "said": worker.stdout.strip() or worker.stderr.strip()}
+        return {**json.loads(report.read_text()), "said": said}
 
     def acked(self) -> int:
         """Events with an acknowledgement, each counted once."""

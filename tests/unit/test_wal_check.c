@@ -284,9 +284,13 @@ static void refuses_a_flaw_in_an_older_log(void **state) {
     failure why;
     char folder[160];
     (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
-    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_OK);
+    assert_int_equal(wal_check(folder, NULL, &NOTHING_KNOWN, &repair, &why), ST_OK);
+    /* Behind a failed write there may be one; but this one had been synced, the evidence says. */
     assert_int_equal(truncate(wal, (off_t)c->size - 1), 0);
-    assert_int_equal(wal_check(folder, "/dev/null", &NOTHING_KNOWN, &repair, &why), ST_CORRUPT);
+    assert_int_equal(wal_check(folder, NULL, &NOTHING_KNOWN, &repair, &why), ST_OK);
+    assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
+    run_shell("rm %s/evidence && cp %s %s", copy.directory, c->wal, newer);
+    assert_int_equal(wal_check(folder, NULL, &NOTHING_KNOWN, &repair, &why), ST_CORRUPT);
     assert_int_equal(open_copy(&copy, &last), ST_CORRUPT);
 }
 
