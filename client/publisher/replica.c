@@ -101,13 +101,11 @@ void replica_take(replica *it, delivery *event) {
 
 delivery *replica_queued(const replica *it) { return TAILQ_FIRST(&it->queue); }
 
-delivery *replica_sent(const replica *it) {
+bool replica_idle(const replica *it) {
     for (uint64_t i = it->first; i < it->next; i++)
-        if (it->slots[i % it->settings->window]) return it->slots[i % it->settings->window];
-    return NULL;
+        if (it->slots[i % it->settings->window]) return false;
+    return TAILQ_EMPTY(&it->queue);
 }
-
-bool replica_idle(const replica *it) { return !replica_queued(it) && !replica_sent(it); }
 
 /* ---- the stream of events ------------------------------------------------------------------ */
 
@@ -384,5 +382,7 @@ void replica_free(replica *it) {
 
 const char *replica_address(const replica *it) { return it->at.address; }
 uint64_t replica_hash(const replica *it) { return it->hash; }
-const char *replica_trouble(const replica *it) { return it->trouble; }
+const char *replica_trouble(const replica *it) {
+    return it->trouble[0] || replica_up(it) ? it->trouble : replica_state_text(it->state);
+}
 bool replica_up(const replica *it) { return it->state == RS_SERVING; }

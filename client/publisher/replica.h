@@ -64,9 +64,8 @@ bool replica_gone(const replica *it, int64_t now_ms);
 void replica_queue(replica *it, delivery *event);
 /* Takes it back, whether queued or sent; what was sent may still be stored. */
 void replica_take(replica *it, delivery *event);
-/* The first that is queued, or sent; NULL: none. */
+/* The first that is queued; NULL: none. */
 delivery *replica_queued(const replica *it);
-delivery *replica_sent(const replica *it);
 /* A sent event's time is over: if it was on the way long enough to tell that this stream does not
  * answer any more, a new one is made. */
 void replica_overdue(replica *it, const delivery *event, int64_t now_ms);

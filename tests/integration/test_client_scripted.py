@@ -170,6 +170,7 @@ def test_no_grpc_server(driver):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         result, _ = one_event(driver, "127.0.0.1:%d" % silent.getsockname()[1], timeout_ms=1000)
     assert (result.status, result.maybe_stored, result.attempts) == ("TIMEOUT", False, 0)
+    assert "it waits for its server; connects, and waits" in result.reason
 
 
 def test_health_decides(scripted, driver):
