@@ -214,7 +214,7 @@ def test_an_event_waits_for_the_replica_that_may_have_it(scripted, driver):
     [result] = one.wait()
     assert result.status == "OK" and not result.moved and not other.events and result.attempts > 1
     home.answer = lost
-    one = driver(targets, failover_ms=700, timeout_ms=20000)
+    one = driver(targets, failover_ms=700, timeout_ms=8000, backoff_last_ms=100)
     one.say("k b create_user -")
     [result] = one.wait()
     assert result.status == "OK" and result.moved and [event.id for event in other.events] == ["b"]
