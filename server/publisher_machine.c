@@ -118,11 +118,14 @@ static bool position_is_sound(const publisher_machine *it, const settle_facts *f
                               size_t size) {
     uint64_t before = settled_before(it, facts);
     const char *directory = it->options.store_directory;
+    char doubled[64] = "publishes nothing twice";
+    if (facts->last_sequence > before)
+        snprintf(doubled, sizeof doubled, "may publish %" PRIu64 "..%" PRIu64 " twice", before + 1,
+                 facts->last_sequence);
     char restore[256];
     snprintf(restore, sizeof restore,
-             "stop the server and run: ingestctl store restore %.128s (may publish %" PRIu64
-             "..%" PRIu64 " twice)",
-             directory ? directory : "DATA_DIR", before + 1, facts->last_sequence);
+             "stop the server and run: ingestctl store restore %.128s (%s)",
+             directory ? directory : "DATA_DIR", doubled);
     /* Position 0 claims nothing. The store forgets an opening that wrote one and died before it was
      * anchored, so that one may be unknown. */
     if (facts->found && facts->sequence > 0 && facts->known == ST_NOT_FOUND)

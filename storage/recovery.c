@@ -163,8 +163,11 @@ static outcome check_witness(const event_store *store, const evidence_state *see
 
 /*
  * Incarnations that no position in Kafka can still name: those before the oldest that an anchor of
- * a route that has published names. An anchor without one keeps all.
+ * a route that has published names. An anchor without one keeps all. Some more are kept, so that a
+ * Kafka that went back in time is recognised as that, and not taken for a clone of this volume.
  */
+#define INCARNATIONS_KEPT 32
+
 static size_t first_needed_incarnation(const event_store *store) {
     size_t needed = store->incarnation_count;
     for (uint32_t i = 0; i < store->route_count; i++) {
@@ -177,7 +180,10 @@ static size_t first_needed_incarnation(const event_store *store) {
         if (named == store->incarnation_count) return 0;
         if (named < needed) needed = named;
     }
-    return needed;
+    size_t older = store->incarnation_count > INCARNATIONS_KEPT
+                       ? store->incarnation_count - INCARNATIONS_KEPT
+                       : 0;
+    return needed < older ? needed : older;
 }
 
 /* All of it, though it is there: it is little, and so no single bad block takes it away. */

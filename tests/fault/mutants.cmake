@@ -9,7 +9,6 @@ add_mutant(evidence-before-sync storage/committer.c store_worker)
 add_mutant(ids-unchecked storage/group.c store_worker ingestd) # B too
 add_mutant(folder-unsynced storage/folder.c store_worker)
 add_mutant(torn-tail-kept storage/wal_check.c store_worker)
-add_mutant(torn-manifest-kept storage/recovery.c store_worker)
 
 # E: the disk is full
 add_mutant(ack-without-room storage/group.c ingestd)

@@ -21,7 +21,6 @@ MUTANTS = (
     "ids-unchecked",
     "folder-unsynced",
     "torn-tail-kept",
-    "torn-manifest-kept",
 )
 
 CUTS = 2000

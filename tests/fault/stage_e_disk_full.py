@@ -109,6 +109,11 @@ class Supervisor:
             self._killed = True
             self.server.process.kill()
 
+    def before_a_start(self, action: Callable[[], object]) -> None:
+        """Does it while no server is started: one that ends meanwhile finds it done, and all of its ballast its own."""
+        with self._lock:
+            action()
+
     @property
     def ends(self) -> int:
         """How often it ended by itself."""
@@ -211,7 +216,7 @@ def cycle(it: Torture, kafka: KafkaCluster, volume: Volume, supervisor: Supervis
     if by_events:
         kafka.pause_all()
     else:
-        probe.burst(lambda: (just_measured(supervisor.server), volume.fill()))
+        probe.burst(lambda: (just_measured(supervisor.server), supervisor.before_a_start(volume.fill)))
     probe.until("FULL", supervisor, filling=by_events)
     for _ in range(it.random.randrange(by_events ^ 1, 3)):
         supervisor.kill9()

@@ -125,8 +125,10 @@ static void ids_stay_within_their_budget(void **state) {
             me = store_incarnation(f->store);
         }
     }
+    /* Two fifths are remembered; a compaction is due when there is half as much again, and a bit.
+     */
     int64_t began = clock_monotonic_ms();
-    while (figures_of(f).ids_bytes > BUDGET / 2 && clock_monotonic_ms() - began < 30000)
+    while (figures_of(f).ids_bytes > BUDGET * 2 / 3 && clock_monotonic_ms() - began < 30000)
         usleep(100000);
     print_message("ids remembered for %lld ms; %llu KiB of tables at most\n",
                   (long long)window_ms(f), (unsigned long long)most / 1024);
@@ -140,7 +142,7 @@ static void ids_stay_within_their_budget(void **state) {
     uint64_t ids_ever = (uint64_t)ROUNDS * IDS * 70;
     assert_true(ids_ever > 2 * BUDGET);
     assert_true(most <= BUDGET);
-    assert_true(figures_of(f).ids_bytes <= BUDGET / 2); /* what is over has left the disk */
+    assert_true(figures_of(f).ids_bytes <= BUDGET * 2 / 3); /* what is over has left the disk */
 }
 
 static void ballast_is_held(void **state) {

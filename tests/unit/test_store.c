@@ -346,6 +346,10 @@ static void drops_incarnations_that_nothing_names(void **state) {
     assert_string_equal(read.cluster_id, "cluster");
     assert_int_equal(read.positions_partition, 3);
     assert_int_equal(stats_of(f).position, 4);
+    assert_int_equal(store_check_position(f->store, f->route, &first, 0), ST_OK); /* an old Kafka */
+    assert_int_equal(store_check_position(f->store, f->route, &first, 1), ST_INVALID);
+    for (int i = 0; i < 32; i++)
+        reopen(f);
     assert_int_equal(store_check_position(f->store, f->route, &first, 0), ST_NOT_FOUND);
     assert_int_equal(store_check_position(f->store, f->route, &second, 5), ST_OK);
     anchor.sequence = 2; /* never back */
