@@ -27,8 +27,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/ingestctl/latency.h"
+
 enum { PREFIX = 5, ID_SIZE = 36, READ_SIZE = 256 << 10, WINDOW = 1 << 30, REPLY_MAX = 1 << 20 };
-enum { SUB_BITS = 6, SUBS = 1 << SUB_BITS, BUCKETS = 40 * SUBS }; /* 1.6% wide */
 
 static const char ID_MARK[] = "00000000-0000-7000-8000-000000000000";
 
@@ -70,7 +71,7 @@ static uint8_t *model; /* a message with its prefix, the ids still to be set */
 static size_t model_size;
 static size_t *id_at; /* in the model; `batch` of them, or none */
 static size_t id_count;
-static uint64_t histogram[BUCKETS];
+static latency times;
 static int poll_fd;
 
 static void die(const char *what) {
@@ -84,31 +85,10 @@ static int64_t now_us(void) {
     return (int64_t)time.tv_sec * 1000000 + time.tv_nsec / 1000;
 }
 
-/* ---- latency ------------------------------------------------------------------------------- */
-
-static size_t bucket_of(uint64_t us) {
-    int shift = 63 - __builtin_clzll(us | SUBS) - SUB_BITS;
-    size_t bucket = ((size_t)shift << SUB_BITS) + (size_t)(us >> shift);
-    return bucket < BUCKETS ? bucket : BUCKETS - 1;
-}
-
-/* The upper end of the bucket in which the quantile lies. */
-static uint64_t quantile_us(double q) {
-    uint64_t seen = 0, rank = (uint64_t)(q * (double)done);
-    for (size_t i = 0; i < BUCKETS; i++) {
-        seen += histogram[i];
-        if (seen <= rank) continue;
-        if (i < 2 * SUBS) return i;
-        size_t shift = (i >> SUB_BITS) - 1;
-        return ((i & (SUBS - 1)) + SUBS + 1) << shift;
-    }
-    return 0;
-}
-
 static void answered(bool ok, int64_t since_us, uint64_t events) {
     done += events;
     if (!ok) failed += events;
-    histogram[bucket_of((uint64_t)(now_us() - since_us))] += events;
+    latency_add(&times, (uint64_t)(now_us() - since_us), events);
 }
 
 /* ---- messages ------------------------------------------------------------------------------ */
@@ -435,7 +415,8 @@ int main(int argc, char **argv) {
     (void)printf("{\"events\": %llu, \"failed\": %llu, \"per_s\": %.1f, \"p50_us\": %llu, "
                  "\"p99_us\": %llu, \"max_us\": %llu}\n",
                  (unsigned long long)done, (unsigned long long)failed, (double)done / seconds,
-                 (unsigned long long)quantile_us(0.5), (unsigned long long)quantile_us(0.99),
-                 (unsigned long long)quantile_us(1 - 1e-12));
+                 (unsigned long long)latency_quantile_us(&times, 0.5),
+                 (unsigned long long)latency_quantile_us(&times, 0.99),
+                 (unsigned long long)times.max_us);
     return failed > 0;
 }
