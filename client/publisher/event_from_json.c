@@ -3,7 +3,6 @@
  * grpcurl takes it. The text is parsed into a Struct first, then walked with the builder: names in
  * either spelling, nothing unknown, and each error with the path of its field. Pure.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -59,35 +58,61 @@ static const object_message *object_of(ingest_event *event, const char *path, co
 
 /* ---- times and bytes ----------------------------------------------------------------------- */
 
+/* `count` digits; negative: there are none. Moves `at` past them. */
+static int take_digits(const char **at, int count) {
+    int value = 0;
+    for (; count > 0; count--, (*at)++) {
+        if (**at < '0' || **at > '9') return -1;
+        value = value * 10 + (**at - '0');
+    }
+    return value;
+}
+
+static bool take_mark(const char **at, const char *marks) {
+    const bool there = **at && strchr(marks, **at);
+    *at += there;
+    return there;
+}
+
+static bool within(int value, int least, int most) { return value >= least && value <= most; }
+
+/* "Z", or hours and minutes ahead of UTC; nothing may follow. */
+static bool take_offset(const char *at, int *minutes) {
+    *minutes = 0;
+    if (take_mark(&at, "Zz")) return !*at;
+    const int sign = *at == '-' ? -1 : 1;
+    if (!take_mark(&at, "+-")) return false;
+    const int hours = take_digits(&at, 2), colon = take_mark(&at, ":");
+    const int rest = take_digits(&at, 2);
+    *minutes = sign * (hours * 60 + rest);
+    return colon && within(hours, 0, 23) && within(rest, 0, 59) && !*at;
+}
+
 /* RFC 3339, with any offset; to the millisecond. */
-static bool parse_time(const char *text, int64_t *unix_ms) {
-    struct tm at = {0};
-    int used = 0, sign = 1, hours = 0, minutes = 0;
-    double fraction = 0;
-    if (sscanf(text, "%4d-%2d-%2d%*1[Tt ]%2d:%2d:%2d%n", &at.tm_year, &at.tm_mon, &at.tm_mday,
-               &at.tm_hour, &at.tm_min, &at.tm_sec, &used) != 6)
+static bool parse_time(const char *at, int64_t *unix_ms) {
+    struct tm day = {0};
+    int ms = 0, offset;
+    const int year = take_digits(&at, 4), dash = take_mark(&at, "-");
+    const int month = take_digits(&at, 2), second_dash = take_mark(&at, "-");
+    day.tm_mday = take_digits(&at, 2);
+    const int mark = take_mark(&at, "Tt ");
+    day.tm_hour = take_digits(&at, 2);
+    const int colon = take_mark(&at, ":");
+    day.tm_min = take_digits(&at, 2);
+    const int second_colon = take_mark(&at, ":");
+    day.tm_sec = take_digits(&at, 2);
+    if (take_mark(&at, "."))
+        for (int digits = 0, unit = 100; *at >= '0' && *at <= '9' && digits < 9; digits++, at++) {
+            ms += (*at - '0') * unit;
+            unit /= 10;
+        }
+    if (!dash || !second_dash || !mark || !colon || !second_colon || !within(year, 1, 9999) ||
+        !within(month, 1, 12) || !within(day.tm_mday, 1, 31) || !within(day.tm_hour, 0, 23) ||
+        !within(day.tm_min, 0, 59) || !within(day.tm_sec, 0, 60) || !take_offset(at, &offset))
         return false;
-    const char *rest = text + used;
-    if (*rest == '.') {
-        char *end;
-        fraction = strtod(rest, &end);
-        if (end == rest + 1 || end - rest > 10) return false;
-        rest = end;
-    }
-    if (strcmp(rest, "Z") != 0 && strcmp(rest, "z") != 0) {
-        char mark;
-        if (sscanf(rest, "%c%2d:%2d%n", &mark, &hours, &minutes, &used) != 3 || rest[used] ||
-            (mark != '+' && mark != '-') || hours < 0 || hours > 23 || minutes < 0 || minutes > 59)
-            return false;
-        sign = mark == '+' ? 1 : -1;
-    }
-    if (at.tm_mon < 1 || at.tm_mon > 12 || at.tm_mday < 1 || at.tm_mday > 31 || at.tm_hour > 23 ||
-        at.tm_min > 59 || at.tm_sec > 60)
-        return false;
-    at.tm_year -= 1900;
-    at.tm_mon -= 1;
-    const int64_t offset = (int64_t)sign * (hours * 60 + minutes) * 60;
-    *unix_ms = ((int64_t)timegm(&at) - offset) * 1000 + (int64_t)(fraction * 1000);
+    day.tm_year = year - 1900;
+    day.tm_mon = month - 1;
+    *unix_ms = ((int64_t)timegm(&day) - (int64_t)offset * 60) * 1000 + ms;
     return true;
 }
 
