@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+import time
 from collections import Counter
 
 import grpc
 import pytest
 
-from harness.client import Event, PublishRequest
-from harness.consumer import read_all
+from harness.client import PUBLISHED, Event, transaction
+from harness.consumer import each_record, read_all
+from harness.load import Load
+from harness.load_worker import SPLIT
 from harness.paths import BUILD, ROOT, tool
 from harness.process import Process, free_port, wait_for
 from scripted_server import End, ok, refusal
@@ -23,7 +26,7 @@ PROGRAMS = {
     "java": [*JAVA, "ingest.examples.Publish"],
 }
 TOO_LONG = "x" * 300
-README = (ROOT / "README.md").read_text()
+TERMINATED = 128 + 15  # how Java ends by SIGTERM, in order or not
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +102,91 @@ def test_sending_again(scripted, publish):
     assert [event.id for event in it.events] == ["u-1", "u-2", "u-2", "u-2"]
     assert it.events[1] == it.events[2] == it.events[3]
     assert it.at[3] - it.at[2] >= 0.7
+
+
+class Consume:
+    """The Java consumer under way, in a consumer group of this name. It tells of each event once it is whole."""
+
+    def __init__(self, folder, bootstrap, group, topics):
+        settings = folder / f"{group}.properties"
+        # With an instance's id it gets its partitions back at once after a kill.
+        settings.write_text(f"bootstrap.servers={bootstrap}\ngroup.id={group}\ngroup.instance.id=one\n")
+        command = [*JAVA, "ingest.examples.Consume", str(settings), *topics]
+        self.process = Process([tool(command[0]), *command[1:]], folder / f"{group}-{time.monotonic_ns()}.log")
+        self.process.start()
+
+    def told(self) -> dict[str, str]:
+        """What it said of each event; none is told twice, and none as incomplete."""
+        lines = self.process.log.read_text().rpartition("\n")[0].splitlines()
+        told = [line.split(": ", 1) for line in lines if line != "stopped"]
+        assert all(len(each) == 2 for each in told), self.process.tail()
+        twice = [id for id, times in Counter(id for id, _ in told).items() if times > 1]
+        assert not twice, f"{len(twice)} events came twice: {twice[:10]}"
+        return {id: what for id, what in told if not id.startswith("incomplete ")}
+
+
+EXPECTED = {
+    "transaction": "create_user; records: 1",
+    "group": "create_user, create_org, add_user_to_org; records: 1",
+    "split": f"{', '.join(SPLIT)}; records: 3",
+    "informative": "generate_otp; records: 1",
+}
+
+
+@pytest.fixture
+def split(kafka, server, tmp_path):
+    """A server that splits groups of SPLIT over three topics and leaves others whole, and all its topics."""
+    topics = [kafka.create_topic(f"{name}-{tmp_path.name}") for name in SPLIT]
+    catalogue = tmp_path / "catalogue.tsv"
+    own = "".join(f"{name}\ttransaction\tsplit\t{topic}\t-\t-\n" for name, topic in zip(SPLIT, topics))
+    catalogue.write_text((ROOT / "server/default_catalogue.tsv").read_text() + own)
+    names = ("transactions", "informative")
+    whole = [{"name": name, "topic": kafka.create_topic(f"{name}-{tmp_path.name}"), "format": "json"} for name in names]
+    routes = [*whole, {"name": "split", "topic": topics[0], "layout": "split"}]
+    for route in routes:
+        route["linger"] = "300ms"  # transactions are open most of the time, so that a kill leaves some
+    return server(kafka, {"catalogue_file": str(catalogue), "routes": routes}), [*topics, *(each["topic"] for each in whole)]
+
+
+def test_a_java_consumer_sees_groups_whole(kafka, split, tmp_path, made):
+    """One reads all the time while the server is killed again and again; another one, of its own consumer group, is
+    killed too. The first sees each event exactly once; the other sees each, and after its restart none in part."""
+    made("java")
+    it, topics = split
+    steady, fragile = (Consume(tmp_path, kafka.bootstrap, group, topics) for group in ("steady", "fragile"))
+    seen: dict[str, str] = {}
+    with Load(it.target, tmp_path, mode="batch", lanes=80, rate=1000, shapes=tuple(EXPECTED), timeout=2) as load:
+        for _ in range(3):
+            wait_for(lambda: len(fragile.told()) > 500, "the consumer to read")
+            fragile.process.kill()
+            seen |= fragile.told()
+            fragile = Consume(tmp_path, kafka.bootstrap, "fragile", topics)
+            it.kill9()
+            it.start()
+        acks = load.stop()
+
+    shapes = list(EXPECTED)
+    wanted = {ack.id: EXPECTED[shapes[int(ack.key.rpartition(".")[2]) % len(shapes)]] for ack in acks}
+    wait_for(lambda: len(steady.told()) >= len(wanted), "all events to be read", 60)
+    wait_for(lambda: wanted.keys() <= seen.keys() | fragile.told().keys(), "all events to be read after a restart", 60)
+    for consume in (steady, fragile):
+        assert consume.process.terminate() == TERMINATED
+        assert "incomplete" not in consume.process.log.read_text(), consume.process.tail()
+    assert steady.told() == wanted
+    assert seen | fragile.told() == wanted
+    records = [
+        sum(1 for _ in each_record(kafka.bootstrap, topics, isolation)) for isolation in ("read_committed", "read_uncommitted")
+    ]
+    assert records[0] < records[1], "no transaction was aborted: there was nothing to leave out"
+
+
+def test_a_java_consumer_keeps_the_order_of_a_key(kafka, split, client, tmp_path, made):
+    """Of a key, every other event has records on one of the topics alone: it is there before the one in front of it."""
+    made("java")
+    it, topics = split
+    sent = [transaction(*(SPLIT if n % 2 else SPLIT[:1]), id=f"e-{n}", key="k") for n in range(1, 201)]
+    client(it).stream(sent, PUBLISHED)
+    consume = Consume(tmp_path, kafka.bootstrap, "orderly", topics)
+    wait_for(lambda: len(consume.told()) == len(sent), "all events to be read")
+    assert list(consume.told()) == [event.id for event in sent]
+    consume.process.terminate()
