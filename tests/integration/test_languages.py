@@ -242,3 +242,33 @@ def test_a_java_consumer_stops_in_the_middle_of_a_group(kafka, tmp_path, made):
     wait_for(lambda: second.told() == {"torn": whole, "whole": whole}, "both groups")
     assert second.process.terminate() == TERMINATED
     assert "incomplete" not in second.process.log.read_text()
+
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_the_readmes_commands(kafka, server, tmp_path, language):
+    """As they are printed, in order; only addresses and topics are put in the place of the printed ones."""
+    [commands] = re.findall(rf"### {language}\n\n```sh\n(.*?)```", README, re.S | re.I)
+    it = server(kafka)
+    properties = tmp_path / "consumer.properties"
+    shown = (ROOT / "client/java/examples/consumer.properties").read_text()
+    properties.write_text(shown.replace("localhost:9092", kafka.bootstrap))
+    replacements = {
+        "localhost:50051": it.target,
+        "client/java/examples/consumer.properties": str(properties),
+        "ingest.transactions ingest.informative": f"{it.transactions} {it.informative}",
+        "java ingest.examples.Consume": "exec java ingest.examples.Consume",  # which goes on until it is ended
+    }
+    for old, new in replacements.items():
+        commands = commands.replace(old, new)
+    process = Process(["bash", "-ec", f"cd {ROOT}; {commands}"], tmp_path / "said")
+    process.start()
+    if language == "java":
+        wait_for(lambda: len(re.findall(r"u-\d: create_user, add_user_to_org; records: 1", process.tail())) == 2, "both events", 60)
+        assert process.terminate() == TERMINATED
+    else:
+        assert process.wait(60) == 0, process.tail()
+    assert len(re.findall(r"u-\d: stored as transactions [12]", process.tail())) == 2
+    assert len(re.findall(r"u-\d: (PENDING|PUBLISHED)", process.tail())) == 2
