@@ -54,7 +54,7 @@ typedef struct config {
         log_format format; /* logfmt | json */
     } log;
     struct {
-        uint64_t threads;                /* rpc threads; 0: one a core, at most 8 */
+        uint64_t threads;                /* rpc threads; 0: one a core but one, at most 8 */
         uint64_t max_event_bytes;        /* 768 KiB; 1 KiB .. 16 MiB */
         uint64_t max_message_bytes;      /* a gRPC message; 4 MiB */
         uint64_t max_batch_events;       /* of PublishBatch; 10,000 */

@@ -47,7 +47,7 @@ const config_key CONFIG_KEYS[] = {
     ENUM("log.level", log.level, "info", LEVELS, "least level that is written"),
     ENUM("log.format", log.format, "logfmt", LOG_FORMATS, "form of the lines on standard error"),
 
-    NUMBER(KEY_INTEGER, "limits.threads", limits.threads, "0", 0, 64, "rpc threads; 0: one a core, at most 8"),
+    NUMBER(KEY_INTEGER, "limits.threads", limits.threads, "0", 0, 64, "rpc threads; 0: one a core but one, at most 8"),
     NUMBER(KEY_SIZE, "limits.max_event_bytes", limits.max_event_bytes, "768KiB", KIB, 16 * MIB, "an encoded event"),
     NUMBER(KEY_SIZE, "limits.max_message_bytes", limits.max_message_bytes, "4MiB", 4 * KIB, 64 * MIB, "a gRPC message"),
     NUMBER(KEY_INTEGER, "limits.max_batch_events", limits.max_batch_events, "10000", 1, 100000, "events of one PublishBatch"),

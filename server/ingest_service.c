@@ -96,6 +96,7 @@ static void publish(rpc_call *call, bytes message) {
         return;
     }
     rpc_set_state(call, &it->item);
+    if (it->item.wait_published) rpc_watch(call);
     if (publish_items_submit(service, &it->item, &why) != ST_OK) refuse_call(call, &why);
 }
 
@@ -208,6 +209,7 @@ static void publish_batch(rpc_call *call, bytes message) {
     atomic_init(&it->open, it->count + 1);
     publish_item *first = batch_prepare(it, request);
     rpc_set_state(call, it);
+    if (first && first->wait_published) rpc_watch(call);
     if (first && publish_items_submit(service, first, &why) != ST_OK) {
         refuse_call(call, &why); /* none was taken, so no item will finish any more */
         return;

@@ -148,10 +148,12 @@ static outcome start_publishers(ingestd *it, failure *why) {
     return ST_OK;
 }
 
+/* One core is left to the committer, which also sends the answers: so they pile up at a connection
+ * while another is being written, and go out together. */
 static uint32_t rpc_threads(const config *all) {
     enum { MOST = 8 };
     if (all->limits.threads > 0) return (uint32_t)all->limits.threads;
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN) - 1;
     return cores < 1 ? 1 : cores > MOST ? MOST : (uint32_t)cores;
 }
 

@@ -42,8 +42,8 @@ typedef struct rpc_method {
      * a stream (RPC_SERVER_STREAM, RPC_BIDI). The handler still has to end the call. Comes at most
      * once, after it comes no other callback, and it does not begin after the handler has ended
      * the call. When another thread ends it at that very moment the two may overlap: what both
-     * touch belongs in rpc_alloc memory, which stays until on_cancel returns. May be NULL for
-     * unary methods only. */
+     * touch belongs in rpc_alloc memory, which stays until on_cancel returns. Of unary calls only
+     * those are told that called rpc_watch; it may be NULL for unary methods only. */
     void (*on_cancel)(rpc_call *call);
     /* Streams: all that was sent is on the wire (rpc_send_queue is 0), the call is still open. For
      * handlers that send unasked and skip states meanwhile. May be NULL. */
@@ -104,6 +104,10 @@ void *rpc_alloc(rpc_call *call, size_t size);
 bytes rpc_metadata(const rpc_call *call, const char *name);
 /* Milliseconds until the client's deadline; INT64_MAX without one. */
 int64_t rpc_deadline_ms(const rpc_call *call);
+
+/* A unary call that may last: from now on on_cancel tells when the client is gone. In on_message,
+ * before another thread knows the call. */
+void rpc_watch(rpc_call *call);
 
 /* Ends a unary call with this message. */
 void rpc_reply(rpc_call *call, const ProtobufCMessage *message);

@@ -1,9 +1,8 @@
 /*
  * One call, from the request for it ("armed") to its end.
  *
- * Arrival, on the queue's thread: arm a successor, start RECV_CLOSE_ON_SERVER as a batch of its
- * own (it comes back when the call is over or the client gone), then hand over the first message,
- * or start to read the stream.
+ * Arrival, on the queue's thread: arm a successor, then hand over the first message, or start to
+ * read the stream.
  *
  * Writing. Any thread may write; `write_step` is the only one to change `writing`, under the
  * call's mutex; whoever made the step starts its batch, after releasing the mutex. At most
@@ -24,9 +23,13 @@
  * R_READING -> R_IDLE with a message, -> R_CLOSED at the half-close, after a failure, or when the
  * handler was told to end. A handler's thread may start a read; the tag comes to the queue's.
  *
- * Freeing. `refs` counts the tags still to come: the close and the status, which come to every
- * call that arrived, plus a read and a drain notice at times. (A message being sent needs none:
- * the status follows it.) The last one frees, always on the queue's thread.
+ * The close, RECV_CLOSE_ON_SERVER, comes back when the call is over or the client gone. A call that
+ * is watched, as every stream is, has it in a batch of its own; for the others it goes with the
+ * status, which spares a batch and its way through the queue.
+ *
+ * Freeing. `refs` counts the tags still to come: the status, which comes to every call that
+ * arrived, plus the close of a watched call and, at times, a read and a drain notice. (A message
+ * being sent needs none: the status follows it.) The last one frees, always on the queue's thread.
  */
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
@@ -72,9 +75,10 @@ struct rpc_call {
     _Atomic uint32_t refs;
 
     /* Queue's thread only. */
-    bool told;             /* on_cancel was called: no callback follows */
-    bool status_delivered; /* the status batch went well */
-    rpc_call **previous;   /* what points at us in queue->streams; NULL when not in it */
+    bool told;           /* on_cancel was called: no callback follows */
+    rpc_call **previous; /* what points at us in queue->streams; NULL when not in it */
+
+    bool watched; /* constant once another thread knows the call */
 
     /* Under the mutex. */
     write_state writing;
@@ -139,12 +143,12 @@ static void hold(rpc_call *call) {
     atomic_fetch_add_explicit(&call->refs, 1, memory_order_relaxed);
 }
 
-static void start_recv_close(rpc_call *call) {
+static grpc_op recv_close(rpc_call *call) {
     grpc_op op;
     memset(&op, 0, sizeof op);
     op.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     op.data.recv_close_on_server.cancelled = &call->cancelled;
-    start_batch(call->core, &op, 1, &call->on_close);
+    return op;
 }
 
 /* Adds what goes before anything else, and the message in `out`. The mutex is held. */
@@ -176,9 +180,10 @@ static void send_and_unlock(rpc_call *call) {
 /* After a step to W_ENDING. Releases the mutex. From here on the queue's thread may free the call:
  * other threads must not touch it any more. */
 static void status_and_unlock(rpc_call *call) {
-    grpc_op ops[3];
+    grpc_op ops[4];
     memset(ops, 0, sizeof ops);
     size_t count = add_message_ops(call, ops);
+    if (!call->watched) ops[count++] = recv_close(call);
     grpc_op *status = &ops[count++];
     status->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
     status->data.send_status_from_server.status = (grpc_status_code)call->code;
@@ -304,7 +309,7 @@ static void bump(_Atomic uint64_t *counter) { /* this thread is the only writer 
 }
 
 static void call_end(rpc_call *call) {
-    int code = call->status_delivered ? call->code : GRPC_STATUS_CANCELLED;
+    int code = call->cancelled ? GRPC_STATUS_CANCELLED : call->code;
     bump(&call->queue->counters[call->index].by_code[code]);
     grpc_slice_unref(call->message);
     if (call->trailer_count) grpc_slice_unref(call->trailer.value);
@@ -407,7 +412,7 @@ static void call_begin(rpc_call *call) {
     const rpc_method *method = call->method;
     call->state = NULL;
     call->cancelled = 0;
-    call->told = call->status_delivered = false;
+    call->told = call->watched = false;
     call->previous = NULL;
     call->writing = W_IDLE;
     call->reading = method && method->kind == RPC_BIDI ? R_IDLE : R_CLOSED;
@@ -423,7 +428,7 @@ static void call_begin(rpc_call *call) {
         call->inbox = rpc_alloc(call, call->inbox_size * sizeof *call->inbox);
     }
     if (!method) call->deadline = call->details.deadline;
-    atomic_store_explicit(&call->refs, 2, memory_order_relaxed); /* close and status */
+    atomic_store_explicit(&call->refs, 1, memory_order_relaxed); /* the status */
 }
 
 static void refuse(rpc_call *call, outcome code, const char *reason) {
@@ -469,7 +474,7 @@ static void on_new(void *of, bool ok) {
     call_begin(call);
     bump(&queue->counters[call->index].started);
     uint64_t others = atomic_fetch_add_explicit(&server->live_calls, 1, memory_order_relaxed);
-    start_recv_close(call);
+    if (is_stream(call)) rpc_watch(call);
 
     if (!call->method)
         refuse(call, ST_UNIMPLEMENTED, "unknown method");
@@ -559,7 +564,7 @@ static void on_status_sent(void *of, bool ok) {
     pthread_mutex_lock(&call->mutex);
     write_step(call, E_STATUS_SENT);
     pthread_mutex_unlock(&call->mutex);
-    call->status_delivered = ok;
+    if (!ok) call->cancelled = true;
     drop(call);
 }
 
@@ -595,6 +600,14 @@ static grpc_slice pack(const ProtobufCMessage *message) {
     size_t size = protobuf_c_message_pack(message, GRPC_SLICE_START_PTR(slice));
     if (size != GRPC_SLICE_LENGTH(slice)) rpc_die("a message changed while it was packed");
     return slice;
+}
+
+void rpc_watch(rpc_call *call) {
+    if (call->watched) return;
+    call->watched = true;
+    hold(call);
+    grpc_op op = recv_close(call);
+    start_batch(call->core, &op, 1, &call->on_close);
 }
 
 void rpc_reply(rpc_call *call, const ProtobufCMessage *message) {

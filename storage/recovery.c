@@ -98,12 +98,17 @@ static int by_sequence(const void *a, const void *b) {
 /*
  * Dead letters above the hint are exactly the RECORD_MOVED above it: whoever takes a letter out of
  * `dead` (stage_letter) must first move the hint past its sequence, in the same batch at latest.
+ *
+ * All are counted. A log may be needed for the sake of letters alone, when all else in it has been
+ * flushed; nothing but their number tells that such a log is gone.
  */
-static outcome recover_moved(event_store *store, uint32_t number, failure *why) {
+static outcome recover_letters(event_store *store, uint32_t number, failure *why) {
     route_state *route = &store->routes[number];
+    const uint64_t hint = route->synced.anchor.sequence, expected = route->synced.ledger.dead;
+    uint64_t found = 0;
     uint8_t low[EVENT_KEY_SIZE];
     uint8_t high[EVENT_KEY_SIZE];
-    bytes lower = event_key(low, number, route->synced.anchor.sequence + 1);
+    bytes lower = event_key(low, number, 0);
     bytes upper = event_key(high, number, UINT64_MAX);
     outcome result = ST_OK;
     rocksdb_readoptions_t *read = rocksdb_readoptions_create();
@@ -111,8 +116,9 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
     rocksdb_iterator_t *all =
         rocksdb_create_iterator_cf(store->db.handle, read, store->db.families[FAMILY_DEAD]);
     rocksdb_iter_seek(all, (const char *)lower.data, lower.len);
-    for (; result == ST_OK && rocksdb_iter_valid(all); rocksdb_iter_next(all)) {
-        if (!meta_add_moved(route, get_be64(iterator_key(all).data + 1)))
+    for (; result == ST_OK && rocksdb_iter_valid(all); rocksdb_iter_next(all), found++) {
+        const uint64_t sequence = get_be64(iterator_key(all).data + 1);
+        if (sequence > hint && !meta_add_moved(route, sequence))
             result = fail(why, ST_NO_MEMORY, "", "no memory for the dead letters");
     }
     char *error = NULL;
@@ -125,13 +131,17 @@ static outcome recover_moved(event_store *store, uint32_t number, failure *why) 
     rocksdb_readoptions_destroy(read);
     if (route->moved_count) /* those that are lost came first */
         qsort(route->moved, route->moved_count, sizeof *route->moved, by_sequence);
+    if (result == ST_OK && found != expected)
+        result = fail(
+            why, ST_CORRUPT, "dead", "%s: route %s has %llu dead letters, and there had been %llu",
+            store->directory, route->name, (unsigned long long)found, (unsigned long long)expected);
     return result;
 }
 
 static outcome recover_route(event_store *store, uint32_t number, failure *why) {
     route_state *route = &store->routes[number];
     outcome result = recover_last(store, number, why);
-    if (result == ST_OK) result = recover_moved(store, number, why);
+    if (result == ST_OK) result = recover_letters(store, number, why);
     if (result != ST_OK) return result;
     route->position = route->hint = route->synced.anchor.sequence;
     route->position_cumulative = route->synced.anchor_cumulative;

@@ -1,37 +1,83 @@
 /*
  * command: what a command of ingestctl is. Each stands in a file of its own and in the table in
- * main.c; to add one, write both.
+ * main.c; to add one, write both. Parsing, help, manual page and completion are made from here.
  */
 #ifndef INGEST_CLIENT_INGESTCTL_COMMAND_H
 #define INGEST_CLIENT_INGESTCTL_COMMAND_H
 
-#include "storage/offline.h"
-
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sysexits.h>
 
+#include "storage/status.h"
+
+typedef struct command_option {
+    const char *name;     /* "rate" in --rate=N */
+    const char *argument; /* "N"; "[ID]" when it may be left out; NULL: a flag */
+    const char *help;     /* one line */
+} command_option;
+
+typedef struct arguments arguments;
+
 typedef struct command {
-    const char *group; /* "store" in `ingestctl store verify` */
+    const char *group; /* "store" in `ingestctl store verify`; "": none */
     const char *name;
-    const char *arguments; /* for the usage line */
-    const char *summary;   /* one line */
-    const char *help;      /* what it does, its options, an example */
-    /* argv[0] is the name. Returns the exit code; EX_USAGE makes main print the usage. */
-    int (*run)(int argc, char **argv);
+    const char *operands;               /* for the usage line */
+    int least, most;                    /* operands; most -1: any number */
+    const char *summary;                /* one line */
+    const char *help;                   /* paragraphs */
+    const char *example;                /* lines */
+    const command_option *options;      /* ends with an empty one; NULL: none */
+    bool online;                        /* talks to a server: has the options of connection, too */
+    int (*run)(const arguments *given); /* returns the exit code */
 } command;
 
-extern const command COMMAND_STORE_VERIFY;
-extern const command COMMAND_STORE_REPAIR;
-extern const command COMMAND_STORE_RESTORE;
+extern const command COMMAND_PUBLISH, COMMAND_STATUS, COMMAND_BACKLOG, COMMAND_TAIL, COMMAND_BENCH,
+    COMMAND_COMPLETION, COMMAND_DEAD_LIST, COMMAND_DEAD_SHOW, COMMAND_DEAD_REPLAY,
+    COMMAND_DEAD_PURGE, COMMAND_STORE_VERIFY, COMMAND_STORE_REPAIR, COMMAND_STORE_RESTORE;
 
-/* Says on stderr why a command failed; the exit code for it. */
-int command_failed(const char *command, const failure *why);
+extern const command *const COMMANDS[]; /* ends with NULL */
+extern const command_option CONNECTION_OPTIONS[];
+extern const command_option JSON_OPTION; /* --json, the same everywhere */
 
-/* A JSON string with its quotes. */
-void print_json_text(FILE *out, const char *text);
+/* ---- what was given ------------------------------------------------------------------------ */
 
-/* The survey for people or as one JSON object. `directory` as the operator typed it. */
-void print_survey(FILE *out, const char *directory, const store_survey *survey);
-void print_survey_json(FILE *out, const char *directory, const store_survey *survey);
+enum { ARGUMENTS_MAX = 64 };
+
+struct arguments {
+    const command *of;
+    struct {
+        const char *name, *value; /* value: "" for a flag */
+    } options[ARGUMENTS_MAX];
+    size_t option_count;
+    char **operands;
+    int operand_count;
+};
+
+/* argv[0] is the command's name. False: said on stderr. */
+bool arguments_parse(const command *of, int argc, char **argv, arguments *out);
+/* The last value of an option; NULL: not given. */
+const char *argument(const arguments *given, const char *name);
+bool flag(const arguments *given, const char *name);
+/* `fallback` when it was not given. False: it is no number within the bounds, said on stderr. */
+bool argument_number(const arguments *given, const char *name, uint64_t fallback, uint64_t least,
+                     uint64_t most, uint64_t *out);
+/* A whole text as a number; false: it is none. */
+bool parse_number(const char *text, uint64_t *out);
+
+/* ---- help ---------------------------------------------------------------------------------- */
+
+void print_overview(FILE *out);
+void print_usage(FILE *out, const command *it);
+void print_manual(FILE *out); /* ingestctl(1), in roff */
+
+/* "store verify" */
+const char *command_title(const command *it);
+/* "ingestctl TITLE: ..." on stderr; returns `code`. */
+int complain(const arguments *given, int code, const char *format, ...) PRINTF_LIKE(3, 4);
+/* Says on stderr why a command on a store failed; the exit code for it. */
+int store_failed(const arguments *given, const failure *why);
 
 #endif

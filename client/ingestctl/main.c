@@ -1,94 +1,65 @@
 /*
- * ingestctl: the operator's tool. Finds the command in the table, prints help, and nothing else;
- * one thread. Exit codes are those of sysexits.h: see HELP.
+ * ingestctl: the operator's tool, and a caller's. Finds the command in the table and runs it; one
+ * thread. Exit codes are those of sysexits.h: see help.c.
  */
-#include "client/ingestctl/command.h"
-
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const COMMANDS[] = {
-    &COMMAND_STORE_VERIFY,
-    &COMMAND_STORE_REPAIR,
-    &COMMAND_STORE_RESTORE,
+#include "client/ingestctl/command.h"
+
+const command *const COMMANDS[] = {
+    &COMMAND_PUBLISH,      &COMMAND_STATUS,
+    &COMMAND_BACKLOG,      &COMMAND_TAIL,
+    &COMMAND_BENCH,        &COMMAND_DEAD_LIST,
+    &COMMAND_DEAD_SHOW,    &COMMAND_DEAD_REPLAY,
+    &COMMAND_DEAD_PURGE,   &COMMAND_STORE_VERIFY,
+    &COMMAND_STORE_REPAIR, &COMMAND_STORE_RESTORE,
+    &COMMAND_COMPLETION,   NULL,
 };
-enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
-static const char EXIT_CODES[] = "exit codes\n"
-                                 "  0   done, and all is well\n"
-                                 "  64  the command line is wrong\n"
-                                 "  65  the store is damaged, or something has to be accepted "
-                                 "first; nothing was changed\n"
-                                 "  66  there is no store\n"
-                                 "  70  an error that should not be\n"
-                                 "  74  reading or writing failed\n"
-                                 "  75  the folder is in use: stop the server first\n"
-                                 "  78  the store was written by a newer version\n";
+const command_option JSON_OPTION = {"json", NULL, "as JSON, for scripts"};
 
-static void print_commands(FILE *out) {
-    (void)fprintf(out, "usage: ingestctl GROUP COMMAND [OPTION...]\n\n");
-    for (int i = 0; i < COMMAND_COUNT; i++) {
-        const command *it = COMMANDS[i];
-        (void)fprintf(out, "  %s %-8s %s\n", it->group, it->name, it->summary);
+/* `words`: how many of argv name the command. */
+static const command *find_command(int argc, char **argv, int *words) {
+    for (const command *const *it = COMMANDS; *it; it++) {
+        *words = *(*it)->group ? 2 : 1;
+        if (argc <= *words || strcmp(argv[*words], (*it)->name) != 0) continue;
+        if (*words == 1 || strcmp(argv[1], (*it)->group) == 0) return *it;
     }
-    (void)fprintf(out,
-                  "\n  ingestctl GROUP COMMAND --help tells more; ingestctl --version\n\n"
-                  "%s",
-                  EXIT_CODES);
-}
-
-static void print_usage(FILE *out, const command *it) {
-    (void)fprintf(out, "usage: ingestctl %s %s %s\n\n%s\n%s", it->group, it->name, it->arguments,
-                  it->help, EXIT_CODES);
-}
-
-static const command *find_command(const char *group, const char *name) {
-    for (int i = 0; i < COMMAND_COUNT; i++)
-        if (strcmp(COMMANDS[i]->group, group) == 0 && strcmp(COMMANDS[i]->name, name) == 0)
-            return COMMANDS[i];
     return NULL;
 }
 
 static bool asks_for_help(int argc, char **argv) {
-    for (int i = 1; i < argc; i++)
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
     return false;
 }
 
-int command_failed(const char *name, const failure *why) {
-    (void)fprintf(stderr, "ingestctl %s: %s\n", name, why->reason);
-    switch (why->code) {
-    case ST_CORRUPT:
-        return EX_DATAERR;
-    case ST_NOT_FOUND:
-        return EX_NOINPUT;
-    case ST_IO:
-        return EX_IOERR;
-    case ST_UNAVAILABLE:
-        return EX_TEMPFAIL;
-    case ST_PRECONDITION:
-        return strcmp(why->field, "format") == 0 ? EX_CONFIG : EX_DATAERR;
-    default:
-        return EX_SOFTWARE;
-    }
+static int run_none(int argc, char **argv) {
+    const char *word = argc > 1 ? argv[1] : "--help";
+    if (strcmp(word, "--version") == 0) return printf("ingestctl %s\n", INGEST_VERSION), EX_OK;
+    if (strcmp(word, "--man") == 0) return print_manual(stdout), EX_OK;
+    if (asks_for_help(argc, argv) || argc == 1) return print_overview(stdout), EX_OK;
+    print_overview(stderr);
+    (void)fprintf(stderr, "\ningestctl: there is no command \"%s%s%s\"\n", word,
+                  argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
+    return EX_USAGE;
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
-        (void)printf("ingestctl %s\n", INGEST_VERSION);
-        return EX_OK;
-    }
-    const command *it = argc >= 3 ? find_command(argv[1], argv[2]) : NULL;
-    if (!it) {
-        bool help = argc == 1 || asks_for_help(argc, argv);
-        print_commands(help ? stdout : stderr);
-        return help ? EX_OK : EX_USAGE;
-    }
-    if (asks_for_help(argc - 2, argv + 2)) {
+    int words;
+    const command *it = find_command(argc, argv, &words);
+    if (!it) return run_none(argc, argv);
+    if (asks_for_help(argc - words, argv + words)) {
         print_usage(stdout, it);
         return EX_OK;
     }
-    int code = it->run(argc - 2, argv + 2);
-    if (code == EX_USAGE) print_usage(stderr, it);
+    arguments given;
+    if (!arguments_parse(it, argc - words, argv + words, &given)) {
+        (void)fprintf(stderr, "ingestctl %s --help tells more\n", command_title(it));
+        return EX_USAGE;
+    }
+    const int code = it->run(&given);
+    if (fflush(stdout) != 0 && code == EX_OK) return EX_IOERR;
     return code;
 }

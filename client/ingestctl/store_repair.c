@@ -1,8 +1,8 @@
 /* ingestctl store repair: makes a store of all that is readable; the loss has to be accepted. */
-#include "client/ingestctl/command.h"
-
-#include <getopt.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "client/ingestctl/survey.h"
 
 typedef struct wishes {
     repair_options repair;
@@ -19,22 +19,16 @@ static bool take_name(repair_options *repair, const char *text) {
     return true;
 }
 
-static bool take_options(int argc, char **argv, wishes *into) {
-    static const struct option OPTIONS[] = {{"json", no_argument, NULL, 'j'},
-                                            {"accept-loss", optional_argument, NULL, 'a'},
-                                            {"route", required_argument, NULL, 'r'},
-                                            {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
-        if (option == 'j')
-            into->json = true;
-        else if (option == 'a')
-            into->repair.accept = optarg ? optarg : "any";
-        else if (option != 'r' || !take_name(&into->repair, optarg))
-            return false;
-    }
-    if (argc - optind != 1) return false;
-    into->directory = argv[optind];
+static bool take_options(const arguments *given, wishes *into) {
+    const char *accept = argument(given, "accept-loss");
+    into->json = flag(given, "json");
+    into->directory = given->operands[0];
+    if (accept) into->repair.accept = *accept ? accept : "any";
+    for (size_t i = 0; i < given->option_count; i++)
+        if (strcmp(given->options[i].name, "route") == 0 &&
+            !take_name(&into->repair, given->options[i].value))
+            return complain(given, 0, "--route: \"%s\" is not NUMBER=NAME",
+                            given->options[i].value);
     return true;
 }
 
@@ -46,9 +40,9 @@ static void say_what_was_done(const char *directory, const store_survey *survey)
                      survey->kept_in);
 }
 
-static int run(int argc, char **argv) {
+static int run(const arguments *given) {
     wishes wanted = {0};
-    if (!take_options(argc, argv, &wanted)) return EX_USAGE;
+    if (!take_options(given, &wanted)) return EX_USAGE;
     store_survey survey;
     failure why = {0};
     outcome result = store_repair(wanted.directory, &wanted.repair, &survey, &why);
@@ -58,13 +52,21 @@ static int run(int argc, char **argv) {
         print_survey(stdout, wanted.directory, &survey);
     if (result == ST_OK && !wanted.json) say_what_was_done(wanted.directory, &survey);
     store_survey_free(&survey);
-    return result == ST_OK ? EX_OK : command_failed("store repair", &why);
+    return result == ST_OK ? EX_OK : store_failed(given, &why);
 }
+
+static const command_option OPTIONS[] = {
+    {"accept-loss", "[ID]", "accept the loss that `store verify` named ID, or whatever is lost"},
+    {"route", "NUMBER=NAME", "the name of a route, when it says that it is unreadable"},
+    {"json", NULL, "as JSON, for scripts"},
+    {0}};
 
 const command COMMAND_STORE_REPAIR = {
     .group = "store",
     .name = "repair",
-    .arguments = "DIRECTORY [--accept-loss[=ID]] [--route NUMBER=NAME]... [--json]",
+    .operands = "DIRECTORY",
+    .least = 1,
+    .most = 1,
     .summary = "make a damaged store start again, of all that is readable",
     .help =
         "Writes a new database with every event, dead letter and id of the store in DIRECTORY\n"
@@ -72,13 +74,8 @@ const command COMMAND_STORE_REPAIR = {
         "keeps its id, and goes on in Kafka where it was. The damaged files are kept aside, in\n"
         "DIRECTORY/damaged-TIME. Needs free space for a copy. The server must be stopped.\n"
         "\n"
-        "Without --accept-loss it says what would be lost, and changes nothing.\n"
-        "\n"
-        "  --accept-loss        accept whatever is lost\n"
-        "  --accept-loss=ID     accept the loss that `store verify` named ID, and no other\n"
-        "  --route NUMBER=NAME  the name of a route, when it says that it is unreadable\n"
-        "\n"
-        "example\n"
-        "  ingestctl store repair /var/lib/ingest --accept-loss=1f00ba12\n",
+        "Without --accept-loss it says what would be lost, and changes nothing.",
+    .example = "  ingestctl store repair /var/lib/ingest --accept-loss=1f00ba12",
+    .options = OPTIONS,
     .run = run,
 };

@@ -1,30 +1,6 @@
 /* ingestctl store restore: gives a store a new id, so that a copy of it can publish. */
-#include "client/ingestctl/command.h"
-
-#include <getopt.h>
-
-typedef struct wishes {
-    bool json;
-    bool accepted;
-    const char *directory;
-} wishes;
-
-static bool take_options(int argc, char **argv, wishes *into) {
-    static const struct option OPTIONS[] = {
-        {"json", no_argument, NULL, 'j'}, {"accept-duplicates", no_argument, NULL, 'a'}, {0}};
-    int option;
-    while ((option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
-        if (option == 'j')
-            into->json = true;
-        else if (option == 'a')
-            into->accepted = true;
-        else
-            return false;
-    }
-    if (argc - optind != 1) return false;
-    into->directory = argv[optind];
-    return true;
-}
+#include "client/ingestctl/output.h"
+#include "client/ingestctl/survey.h"
 
 static void print_range(const char *name, uint64_t published, uint64_t last, uint64_t events) {
     if (published == last)
@@ -37,27 +13,28 @@ static void print_range(const char *name, uint64_t published, uint64_t last, uin
 }
 
 /* What it would do; the store stays as it is. */
-static int announce(const wishes *wanted) {
+static int announce(const arguments *given) {
+    const char *directory = given->operands[0];
     store_survey survey;
     failure why = {0};
-    if (store_verify(wanted->directory, &survey, &why) != ST_OK) {
+    if (store_verify(directory, &survey, &why) != ST_OK) {
         store_survey_free(&survey);
-        return command_failed("store restore", &why);
+        return store_failed(given, &why);
     }
     if (!survey.sound) {
         (void)fprintf(stderr,
                       "ingestctl store restore: the store is damaged; first: ingestctl store "
                       "repair %s\n",
-                      wanted->directory);
-    } else if (wanted->json) {
-        print_survey_json(stdout, wanted->directory, &survey);
+                      directory);
+    } else if (flag(given, "json")) {
+        print_survey_json(stdout, directory, &survey);
     } else {
         for (uint32_t i = 0; i < survey.route_count; i++)
             print_range(survey.routes[i].name, survey.routes[i].hint, survey.routes[i].last,
                         survey.routes[i].events);
         (void)printf("nothing was changed; to do it: ingestctl store restore %s "
                      "--accept-duplicates\n",
-                     wanted->directory);
+                     directory);
     }
     store_survey_free(&survey);
     return EX_DATAERR;
@@ -91,39 +68,43 @@ static void print_restored_json(const store_restored *restored) {
     (void)printf("]}\n");
 }
 
-static int run(int argc, char **argv) {
-    wishes wanted = {0};
-    if (!take_options(argc, argv, &wanted)) return EX_USAGE;
-    if (!wanted.accepted) return announce(&wanted);
+static int run(const arguments *given) {
+    if (!flag(given, "accept-duplicates")) return announce(given);
     store_restored restored;
     failure why = {0};
-    if (store_restore(wanted.directory, &restored, &why) != ST_OK)
-        return command_failed("store restore", &why);
-    if (wanted.json)
+    if (store_restore(given->operands[0], &restored, &why) != ST_OK)
+        return store_failed(given, &why);
+    if (flag(given, "json"))
         print_restored_json(&restored);
     else
         print_restored(&restored);
     return EX_OK;
 }
 
+static const command_option OPTIONS[] = {
+    {"accept-duplicates", NULL, "do it; those that Kafka has already will be there twice"},
+    {"json", NULL, "as JSON, for scripts"},
+    {0}};
+
 const command COMMAND_STORE_RESTORE = {
     .group = "store",
     .name = "restore",
-    .arguments = "DIRECTORY [--accept-duplicates] [--json]",
+    .operands = "DIRECTORY",
+    .least = 1,
+    .most = 1,
     .summary = "give a copied or rolled-back store a new id, so that it can publish",
-    .help = "Gives the store in DIRECTORY a new id: it has nothing to do any more with what Kafka\n"
-            "knows of it, nor with other copies of it. All that is not noted as published is then\n"
-            "published. This is the way out when a route has halted because\n"
-            "  - the volume was rolled back or cloned,\n"
-            "  - the positions topic was deleted, or Kafka is another cluster for good,\n"
-            "  - Kafka lost what it had committed, and it cannot be brought back.\n"
-            "The server must be stopped.\n"
-            "\n"
-            "Without --accept-duplicates it says which sequences may be in Kafka twice after that, "
-            "and\n"
-            "changes nothing.\n"
-            "\n"
-            "example\n"
-            "  ingestctl store restore /var/lib/ingest --accept-duplicates\n",
+    .help =
+        "Gives the store in DIRECTORY a new id: it has nothing to do any more with what Kafka\n"
+        "knows of it, nor with other copies of it. All that is not noted as published is then\n"
+        "published. This is the way out when a route has halted because\n"
+        "  - the volume was rolled back or cloned,\n"
+        "  - the positions topic was deleted, or Kafka is another cluster for good,\n"
+        "  - Kafka lost what it had committed, and it cannot be brought back.\n"
+        "The server must be stopped.\n"
+        "\n"
+        "Without --accept-duplicates it says which sequences may be in Kafka twice after that,\n"
+        "and changes nothing.",
+    .example = "  ingestctl store restore /var/lib/ingest --accept-duplicates",
+    .options = OPTIONS,
     .run = run,
 };

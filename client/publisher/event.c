@@ -39,11 +39,13 @@ struct ingest_event {
     Ingest__V1__Event message;
     Ingest__V1__Transaction transaction;
     Ingest__V1__Informative informative;
+    const char *made_id;
     ingest_operation notice;
     ingest_operation nowhere;
     failure error; /* ST_OK: none so far */
     char error_text[sizeof((failure *)0)->field + sizeof((failure *)0)->reason + 2];
     arena memory;
+    arena adopted;
     char first_block[FIRST_BLOCK_BYTES];
 };
 
@@ -62,9 +64,7 @@ static void remember(ingest_event *event, const failure *why) {
                    why->field[0] ? ": " : "", why->reason);
 }
 
-static void complain(ingest_event *event, const char *field, const char *format, ...)
-    PRINTF_LIKE(3, 4);
-static void complain(ingest_event *event, const char *field, const char *format, ...) {
+void event_complain(ingest_event *event, const char *field, const char *format, ...) {
     failure why = {.code = ST_INVALID};
     va_list args;
     va_start(args, format);
@@ -82,12 +82,12 @@ const char *ingest_event_error(const ingest_event *event) {
 static char *sound_text(ingest_event *event, const char *field, const char *text) {
     static char nothing[] = "";
     if (!text) {
-        complain(event, field, "is NULL");
+        event_complain(event, field, "is NULL");
         return nothing;
     }
     const size_t len = strlen(text), good = utf8_prefix(bytes_of(text, len));
     if (good < len) {
-        complain(event, field, "is not valid UTF-8 at byte %zu", good);
+        event_complain(event, field, "is not valid UTF-8 at byte %zu", good);
         return nothing;
     }
     return arena_string(&event->memory, text, len);
@@ -106,6 +106,7 @@ static ingest_event *make_event(const char *source) {
     const uuid id = uuid_time_ordered(clock_wall_ms());
     uuid_format(&id, text);
     event->message.id = arena_string(&event->memory, text, sizeof text - 1);
+    event->made_id = event->message.id;
     event->message.source = sound_text(event, "event.source", source);
     return event;
 }
@@ -135,12 +136,15 @@ ingest_event *ingest_informative_new(const char *source, const char *name, const
 void ingest_event_free(ingest_event *event) {
     if (!event) return;
     arena_free(&event->memory);
+    arena_free(&event->adopted);
     free(event);
 }
 
+void event_adopt(ingest_event *event, const arena *memory) { event->adopted = *memory; }
+
 void ingest_event_set_id(ingest_event *event, const char *id) {
     if (!sound(event)) return;
-    if (id && !*id) complain(event, "event.id", "is empty; leave it alone to have one made");
+    if (id && !*id) event_complain(event, "event.id", "is empty; leave it alone to have one made");
     event->message.id = sound_text(event, "event.id", id);
 }
 
@@ -156,6 +160,25 @@ void ingest_event_set_time(ingest_event *event, int64_t unix_ms) {
     time->seconds = unix_ms / 1000 - before;
     time->nanos = (int32_t)(ms + before * 1000) * 1000000;
     event->message.time = time;
+}
+
+bool event_has_own_id(const ingest_event *event) { return event->message.id != event->made_id; }
+
+void event_set_source(ingest_event *event, const char *source) {
+    if (sound(event)) event->message.source = sound_text(event, "event.source", source);
+}
+
+void event_set_name(ingest_event *event, const char *name) {
+    if (!name || !sound(event)) return;
+    if (event->message.body_case == INGEST__V1__EVENT__BODY_TRANSACTION)
+        event->transaction.name = sound_text(event, "event.transaction.name", name);
+    else
+        event->informative.name = sound_text(event, "event.informative.name", name);
+}
+
+void event_set_entity(ingest_event *event, const char *entity_id) {
+    if (entity_id && sound(event))
+        event->informative.entity_id = sound_text(event, "event.informative.entity_id", entity_id);
 }
 
 void ingest_event_set_attribute(ingest_event *event, const char *name, const char *value) {
@@ -180,7 +203,7 @@ void ingest_event_set_attribute(ingest_event *event, const char *name, const cha
 ingest_operation *ingest_event_add(ingest_event *event, const char *name, const char *entity_id) {
     if (!sound(event)) return &event->nowhere;
     if (event->message.body_case != INGEST__V1__EVENT__BODY_TRANSACTION) {
-        complain(event, "event.informative", "has no operations; use ingest_event_notice");
+        event_complain(event, "event.informative", "has no operations; use ingest_event_notice");
         return &event->nowhere;
     }
     Ingest__V1__Transaction *all = &event->transaction;
@@ -199,7 +222,7 @@ ingest_operation *ingest_event_add(ingest_event *event, const char *name, const 
 
 ingest_operation *ingest_event_notice(ingest_event *event) {
     if (event->message.body_case == INGEST__V1__EVENT__BODY_INFORMATIVE) return &event->notice;
-    complain(event, "event.transaction", "is no notice; use ingest_event_add");
+    event_complain(event, "event.transaction", "is no notice; use ingest_event_add");
     return &event->nowhere;
 }
 
@@ -280,7 +303,8 @@ void ingest_operation_set_string(ingest_operation *op, const char *name, const c
 
 void ingest_operation_set_number(ingest_operation *op, const char *name, double number) {
     if (!usable(op)) return;
-    if (!isfinite(number)) complain(op->event, path_of(op, name).text, "is not a finite number");
+    if (!isfinite(number))
+        event_complain(op->event, path_of(op, name).text, "is not a finite number");
     value_message *value = new_value(op, GOOGLE__PROTOBUF__VALUE__KIND_NUMBER_VALUE);
     value->number_value = number;
     put(op, name, value);
@@ -305,7 +329,7 @@ void ingest_operation_set_json(ingest_operation *op, const char *name, const cha
     if (value)
         put(op, name, value);
     else
-        complain(op->event, path_of(op, name).text, "%s", why);
+        event_complain(op->event, path_of(op, name).text, "%s", why);
 }
 
 void ingest_operation_data(ingest_operation *op, const char *json) {
@@ -316,7 +340,11 @@ void ingest_operation_data(ingest_operation *op, const char *json) {
     if (data)
         set_data(op, data);
     else
-        complain(op->event, path_of(op, NULL).text, "%s", why);
+        event_complain(op->event, path_of(op, NULL).text, "%s", why);
+}
+
+void event_operation_struct(ingest_operation *op, const object_message *data) {
+    if (usable(op)) set_data(op, (object_message *)(uintptr_t)data);
 }
 
 void ingest_operation_raw(ingest_operation *op, const void *data, size_t len) {

@@ -1,7 +1,8 @@
-"""script/bench startup: how long from the start to the first acknowledgement, and how much memory, by the backlog.
+"""script/bench startup: how the cost grows with the backlog: from the start to the first acknowledgement, memory, and
+how fast events are accepted and published beside it.
 
-Each backlog is made by a process that is killed with the last events still in the log; Kafka is away. The table goes to
-standard output, the same as JSON to build/startup.json.
+Each backlog is made by a process that is killed with the last events still in the log; Kafka is away until the drain.
+The table goes to standard output, the same as JSON to build/startup.json.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from harness.process import wait_for
 from harness.server import Ingestd
 from harness.tools import run
 
-EVENT_BYTES = 300
+from .ingest import EVENT_BYTES, ROUTES, Loader
+from .publishing import PUBLISHED, broker
+
+INGESTED, DRAINED = 500_000, 1_000_000  # events of a measurement, at most
 
 
 def size_bytes(folder: Path, pattern: str = "*") -> int:
@@ -32,7 +36,7 @@ def size_bytes(folder: Path, pattern: str = "*") -> int:
 def measure(events: int, event_bytes: int, ids: bool) -> dict[str, float]:
     folder = Path(tempfile.mkdtemp(prefix="startup-", dir=BUILD))
     try:
-        it = Ingestd(folder / "server", "127.0.0.1:1", {"storage": {"backlog_budget": "1TiB"}, "log": {"level": "error"}})
+        it = Ingestd(folder / "server", "127.0.0.1:1", {"routes": ROUTES, "storage": {"backlog_budget": "1TiB"}, "log": {"level": "error"}})
         filling = [str(BUILD / "release/fill_store"), str(it.data_dir), str(events), str(event_bytes), *["ids"] * ids]
         said = run(*filling, timeout=3600, check=False)  # it kills itself at the end
         assert re.fullmatch(rf"{events} events, 0 refused\n", said.stdout), said
@@ -48,10 +52,29 @@ def measure(events: int, event_bytes: int, ids: bool) -> dict[str, float]:
         time.sleep(10)
         status = Path(f"/proc/{it.process.pid}/status").read_text()
         row["rss_mib"], row["peak_rss_mib"] = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("VmRSS", "VmHWM"))
+        if event_bytes == EVENT_BYTES:
+            row["ingest_per_s"] = Loader(folder).run(it.target, "stream", 4, 4096, INGESTED)["per_s"]
+            it.terminate()
+            row["drain_per_s"] = drain_rate(it)
         it.stop()
         return row
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def drain_rate(it: Ingestd) -> float:
+    """Of the first million, from the first transaction on."""
+    with broker() as kafka:
+        it.config["kafka"]["brokers"] = kafka.bootstrap
+        it.start(timeout=120)
+        wait_for(lambda: it.metrics()[PUBLISHED] > 0, "the first transaction", 60, interval=0.01)
+        began, first = time.monotonic(), it.metrics()[PUBLISHED]
+        pending = it.metrics().total("ingest_events_pending")
+        wanted = first + min(pending, DRAINED)
+        wait_for(lambda: it.metrics()[PUBLISHED] >= wanted, "the drain", 300, interval=0.02)
+        rate = (it.metrics()[PUBLISHED] - first) / (time.monotonic() - began)
+        it.stop()
+        return rate
 
 
 def acknowledged(client: IngestClient) -> bool:
@@ -69,13 +92,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--ids", action="store_true", help="events with ids of callers, in no order")
     given = parser.parse_args(arguments)
     rows = []
-    print(f"{'pending':>12} {'on disk, MiB':>13} {'in logs, MiB':>13} {'first ack, s':>13} {'RSS, MiB':>9} {'peak, MiB':>10}")
+    print(f"{'pending':>12} {'on disk, MiB':>13} {'in logs, MiB':>13} {'first ack, s':>13} {'RSS, MiB':>9} {'peak, MiB':>10} {'ingest/s':>10} {'drain/s':>10}")
     for events in given.events:
         row = measure(events, given.bytes, given.ids)
         rows.append(row)
         print(
             f"{events:12,} {row['disk_bytes'] / 2**20:13,.0f} {row['log_bytes'] / 2**20:13,.0f} "
-            f"{row['first_ack_s']:13.2f} {row['rss_mib']:9.0f} {row['peak_rss_mib']:10.0f}",
+            f"{row['first_ack_s']:13.2f} {row['rss_mib']:9.0f} {row['peak_rss_mib']:10.0f} "
+            f"{row.get('ingest_per_s', 0):10,.0f} {row.get('drain_per_s', 0):10,.0f}",
             flush=True,
         )
     (BUILD / "startup.json").write_text(json.dumps(rows, indent=2) + "\n")

@@ -79,7 +79,15 @@ class Process:
         os.kill(self.pid, number)
 
     def pause(self) -> None:
+        """Returns when all of its threads stand still: one that was in a system call, or waited for a core, goes on a
+        little, and could still write."""
         self.signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+
+        def all_stopped() -> bool:
+            return all((each / "stat").read_text().rpartition(")")[2].split()[0] == "T" for each in threads.iterdir())
+
+        wait_for(all_stopped, "the process to be stopped", 10, interval=0.002)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)

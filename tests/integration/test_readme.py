@@ -21,7 +21,7 @@ def commands() -> list[str]:
     """Those of the tools, each with all its lines: to where its quotes are closed and no backslash ends the line."""
     found, open_command = [], ""
     for line in SHELL.splitlines():
-        if open_command or line.startswith(("grpcurl ", "kcat ")):
+        if open_command or (line.startswith(("grpcurl ", "kcat ", "ingestctl ")) and not line.startswith("ingestctl store")):
             open_command += line + "\n"
             if open_command.count("'") % 2 == 0 and not line.endswith("\\"):
                 found.append(open_command)
@@ -46,19 +46,20 @@ def trial(tmp_path):
 def shell(command: str, replacements: dict[str, str]) -> str:
     for old, new in replacements.items():
         command = command.replace(old, new)
-    path = f"PATH={BUILD / 'tools/bin'}:$PATH"
-    done = subprocess.run(["bash", "-c", f"{path}; {command}"], capture_output=True, text=True, timeout=60)
+    path = f"PATH={BUILD / 'tools/bin'}:{BUILD / 'release'}:$PATH INGEST_SERVER={replacements.get('localhost:50051', '')}"
+    done = subprocess.run(["bash", "-c", f"export {path}; {command}"], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
 def test_every_command_in_order(trial):
-    assert len(commands()) == 6, commands()
+    assert len(commands()) == 12, commands()
     said = {command: shell(command, trial) for command in commands()}
     read = next(text for command, text in said.items() if command.startswith("kcat"))
     assert '"name":"Ada"' in read
     status = next(text for command, text in said.items() if "GetEventStatus" in command)
     assert re.search("PENDING|PUBLISHED", status)
+    assert "2 stored" in next(text for command, text in said.items() if command.startswith("ingestctl publish"))
 
 
 def test_the_configuration_shown_is_accepted(tmp_path):

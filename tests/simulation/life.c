@@ -384,7 +384,9 @@ static void become_calm(void) {
     }
     for (size_t i = 0; i < it.host_count; i++)
         if (it.hosts[i].publisher) it.hosts[i].process->paused_until = 0;
-    if (it.kind == KIND_LOST) restart(false); /* one that is idle does not look again */
+    /* One that is idle does not look again; behind its back Kafka may have lost what it had, or an
+     * older opening published more than a volume that was rolled back knows of. */
+    if (it.kind == KIND_LOST || it.kind == KIND_ROLLED_BACK) restart(false);
 }
 
 static void come_to_the_end(void) {

@@ -146,6 +146,7 @@ static inline void toy_facts(rpc_call *call, bytes message) {
 
 static inline void toy_hold(rpc_call *call, bytes message) {
     toys *all = rpc_service(call);
+    rpc_watch(call);
     atomic_fetch_add(&all->messages, 1);
     toy_push(all, call, toy_text(message));
 }

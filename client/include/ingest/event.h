@@ -49,6 +49,13 @@ INGEST_API ingest_event *ingest_transaction_new(const char *source, const char *
  * `entity_id` may be NULL. */
 INGEST_API ingest_event *ingest_informative_new(const char *source, const char *name,
                                                 const char *entity_id);
+/**
+ * An event from its canonical protobuf JSON, as grpcurl takes it and the README shows it: with
+ * `source`, either `transaction` or `informative`, and `id`, `key`, `time`, `attributes` where
+ * wanted; without an `id` one is made. What is wrong with the text is the event's error. Never
+ * NULL.
+ */
+INGEST_API ingest_event *ingest_event_from_json(const char *json, size_t len);
 /** To be called for each event that was made; publishing does not take it. NULL is fine. */
 INGEST_API void ingest_event_free(ingest_event *event);
 

@@ -1,5 +1,6 @@
 /* A store's survey, for people and as JSON. Pure but for the output. */
-#include "client/ingestctl/command.h"
+#include "client/ingestctl/survey.h"
+#include "client/ingestctl/output.h"
 
 static unsigned long long wide(uint64_t number) { return number; }
 
@@ -45,20 +46,6 @@ void print_survey(FILE *out, const char *directory, const store_survey *survey) 
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
-void print_json_text(FILE *out, const char *text) {
-    (void)fputc('"', out);
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            (void)fprintf(out, "\\%c", c);
-        else if (c < 0x20)
-            (void)fprintf(out, "\\u%04x", c);
-        else
-            (void)fputc(c, out);
-    }
-    (void)fputc('"', out);
-}
-
 static void print_routes_json(FILE *out, const store_survey *survey) {
     for (uint32_t i = 0; i < survey->route_count; i++) {
         const route_survey *route = &survey->routes[i];
@@ -99,4 +86,15 @@ void print_survey_json(FILE *out, const char *directory, const store_survey *sur
                   wide(survey->events_lost));
     print_json_text(out, survey->kept_in);
     (void)fprintf(out, "}\n");
+}
+
+int store_failed(const arguments *given, const failure *why) {
+    int code = EX_SOFTWARE;
+    if (why->code == ST_CORRUPT) code = EX_DATAERR;
+    if (why->code == ST_NOT_FOUND) code = EX_NOINPUT;
+    if (why->code == ST_IO) code = EX_IOERR;
+    if (why->code == ST_UNAVAILABLE) code = EX_TEMPFAIL;
+    if (why->code == ST_PRECONDITION)
+        code = strcmp(why->field, "format") == 0 ? EX_CONFIG : EX_DATAERR;
+    return complain(given, code, "%s", why->reason);
 }

@@ -1,0 +1,228 @@
+/*
+ * ingestctl tail: follows the topics, as a read_committed consumer sees them. Assigned by hand, in
+ * no group and committing nothing, so that nobody is disturbed. One thread.
+ */
+#include <librdkafka/rdkafka.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/ingestctl/command.h"
+#include "client/ingestctl/output.h"
+#include "ingest/v1/events.pb-c.h"
+
+enum { METADATA_MS = 10000, POLL_MS = 200, TOPICS_MAX = 64 };
+
+typedef struct follower {
+    const arguments *given;
+    rd_kafka_t *consumer;
+    char *topics[TOPICS_MAX]; /* borrowed */
+    size_t topic_count;
+    uint64_t left; /* records to be shown */
+} follower;
+
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+/* ---- a record ------------------------------------------------------------------------------ */
+
+static bytes header_of(const rd_kafka_headers_t *all, const char *name) {
+    const void *value;
+    size_t size;
+    if (!all || rd_kafka_header_get_last(all, name, &value, &size)) return bytes_of(NULL, 0);
+    return bytes_of(value, size);
+}
+
+/* What stands in the record: JSON as it is, an event in protobuf as JSON, other bytes as text. */
+static void print_value(bytes value, bytes content_type) {
+    const bytes json = bytes_of_string("application/json");
+    const bool is_json =
+        content_type.len >= json.len && memcmp(content_type.data, json.data, json.len) == 0;
+    Ingest__V1__Event *event = NULL;
+    if (!value.data) {
+        (void)fputs("null", stdout);
+    } else if (is_json) {
+        (void)fwrite(value.data, 1, value.len, stdout);
+    } else if ((event = ingest__v1__event__unpack(NULL, value.len, value.data)) != NULL) {
+        print_message_json(stdout, &event->base);
+        ingest__v1__event__free_unpacked(event, NULL);
+    } else {
+        print_json_bytes(stdout, value);
+    }
+}
+
+static void print_for_people(const rd_kafka_message_t *it, const rd_kafka_headers_t *headers) {
+    const bytes type = header_of(headers, "ce_type"), id = header_of(headers, "ce_id");
+    const bytes group = header_of(headers, "ce_groupid");
+    const bytes index = header_of(headers, "ce_groupindex"),
+                size = header_of(headers, "ce_groupsize");
+    const int64_t ms = rd_kafka_message_timestamp(it, NULL);
+    const Google__Protobuf__Timestamp time = {.seconds = ms / 1000,
+                                              .nanos = (int32_t)(ms % 1000) * 1000000};
+    (void)printf("%s %s/%d@%lld %.*s id=%.*s key=%.*s ", time_text(&time),
+                 rd_kafka_topic_name(it->rkt), it->partition, (long long)it->offset, (int)type.len,
+                 (const char *)type.data, (int)id.len, (const char *)id.data, (int)it->key_len,
+                 it->key ? (const char *)it->key : "");
+    if (group.data)
+        (void)printf("group=%.*s %.*s/%.*s ", (int)group.len, (const char *)group.data,
+                     (int)index.len, (const char *)index.data, (int)size.len,
+                     (const char *)size.data);
+    print_value(bytes_of(it->payload, it->len), header_of(headers, "content-type"));
+    (void)putchar('\n');
+}
+
+static void print_json(const rd_kafka_message_t *it, const rd_kafka_headers_t *headers) {
+    const char *name;
+    const void *value;
+    size_t size;
+    (void)printf("{\"topic\":\"%s\",\"partition\":%d,\"offset\":%lld,\"timestampMs\":%lld,\"key\":",
+                 rd_kafka_topic_name(it->rkt), it->partition, (long long)it->offset,
+                 (long long)rd_kafka_message_timestamp(it, NULL));
+    print_json_bytes(stdout, bytes_of(it->key, it->key_len));
+    (void)printf(",\"headers\":{");
+    for (size_t i = 0; headers && !rd_kafka_header_get_all(headers, i, &name, &value, &size); i++) {
+        if (i) (void)putchar(',');
+        print_json_text(stdout, name);
+        (void)putchar(':');
+        print_json_bytes(stdout, bytes_of(value, size));
+    }
+    (void)printf("},\"value\":");
+    print_value(bytes_of(it->payload, it->len), header_of(headers, "content-type"));
+    (void)printf("}\n");
+}
+
+static void show(follower *it, const rd_kafka_message_t *record) {
+    rd_kafka_headers_t *headers = NULL;
+    (void)rd_kafka_message_headers(record, &headers);
+    if (flag(it->given, "json"))
+        print_json(record, headers);
+    else
+        print_for_people(record, headers);
+    (void)fflush(stdout);
+    it->left--;
+}
+
+/* ---- following ----------------------------------------------------------------------------- */
+
+static bool set(const follower *it, rd_kafka_conf_t *conf, const char *name, const char *value) {
+    char why[256];
+    if (rd_kafka_conf_set(conf, name, value, why, sizeof why) == RD_KAFKA_CONF_OK) return true;
+    return complain(it->given, 0, "%s: %s", name, why);
+}
+
+/* NAME=VALUE of librdkafka, for TLS and SASL. */
+static bool set_given(const follower *it, rd_kafka_conf_t *conf) {
+    for (size_t i = 0; i < it->given->option_count; i++) {
+        char text[512];
+        if (strcmp(it->given->options[i].name, "set") != 0) continue;
+        (void)snprintf(text, sizeof text, "%s", it->given->options[i].value);
+        char *value = strchr(text, '=');
+        if (!value) return complain(it->given, 0, "--set: \"%s\" is not NAME=VALUE", text);
+        *value++ = '\0';
+        if (!set(it, conf, text, value)) return false;
+    }
+    return true;
+}
+
+static bool open_consumer(follower *it) {
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    const char *brokers = argument(it->given, "kafka");
+    if (!brokers) brokers = getenv("INGEST_KAFKA_BROKERS");
+    char why[512];
+    if (set(it, conf, "bootstrap.servers", brokers && *brokers ? brokers : "localhost:9092") &&
+        set(it, conf, "group.id", "ingestctl-tail") && /* demanded, and never joined */
+        set(it, conf, "enable.auto.commit", "false") &&
+        set(it, conf, "isolation.level", "read_committed") && set_given(it, conf))
+        it->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    else
+        return rd_kafka_conf_destroy(conf), false;
+    if (it->consumer) return rd_kafka_poll_set_consumer(it->consumer), true;
+    rd_kafka_conf_destroy(conf);
+    return complain(it->given, 0, "%s", why);
+}
+
+/* The partitions of a topic into the list; false: said on stderr. */
+static bool add_topic(const follower *it, rd_kafka_topic_partition_list_t *list, const char *name) {
+    const int64_t from =
+        flag(it->given, "from-beginning") ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END;
+    const struct rd_kafka_metadata *found;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(it->consumer, name, NULL);
+    rd_kafka_resp_err_t error = rd_kafka_metadata(it->consumer, 0, topic, &found, METADATA_MS);
+    rd_kafka_topic_destroy(topic);
+    if (error)
+        return complain(it->given, 0, "Kafka cannot be reached: %s", rd_kafka_err2str(error));
+    error = found->topics[0].err;
+    for (int i = 0; i < found->topics[0].partition_cnt; i++)
+        rd_kafka_topic_partition_list_add(list, name, found->topics[0].partitions[i].id)->offset =
+            from;
+    rd_kafka_metadata_destroy(found);
+    return !error || complain(it->given, 0, "topic %s: %s", name, rd_kafka_err2str(error));
+}
+
+static bool assign(const follower *it) {
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
+    bool good = true;
+    for (size_t i = 0; good && i < it->topic_count; i++)
+        good = add_topic(it, list, it->topics[i]);
+    if (good) good = rd_kafka_assign(it->consumer, list) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    rd_kafka_topic_partition_list_destroy(list);
+    return good;
+}
+
+static int follow(follower *it) {
+    while (it->left > 0 && !interrupted && !ferror(stdout)) {
+        rd_kafka_message_t *record = rd_kafka_consumer_poll(it->consumer, POLL_MS);
+        if (!record) continue;
+        if (!record->err)
+            show(it, record);
+        else
+            (void)complain(it->given, 0, "%s", rd_kafka_message_errstr(record));
+        rd_kafka_message_destroy(record);
+    }
+    return EX_OK;
+}
+
+static int run(const arguments *given) {
+    static char *usual[] = {"ingest.transactions", "ingest.informative"};
+    follower it = {.given = given};
+    if (given->operand_count > TOPICS_MAX) return complain(given, EX_USAGE, "too many topics");
+    if (!argument_number(given, "count", UINT64_MAX, 1, UINT64_MAX, &it.left)) return EX_USAGE;
+    it.topic_count = given->operand_count ? (size_t)given->operand_count : 2;
+    memcpy(it.topics, given->operand_count ? given->operands : usual,
+           it.topic_count * sizeof *it.topics);
+    const struct sigaction stop = {.sa_handler = interrupt};
+    (void)sigaction(SIGINT, &stop, NULL);
+    (void)sigaction(SIGTERM, &stop, NULL);
+    if (!open_consumer(&it)) return EX_USAGE;
+    const int code = assign(&it) ? follow(&it) : EX_UNAVAILABLE;
+    (void)rd_kafka_consumer_close(it.consumer);
+    rd_kafka_destroy(it.consumer);
+    return code;
+}
+
+static const command_option OPTIONS[] = {
+    {"kafka", "BROKERS", "default INGEST_KAFKA_BROKERS, then localhost:9092"},
+    {"from-beginning", NULL, "all that is there, not only what comes from now on"},
+    {"count", "N", "ends after so many records"},
+    {"set", "NAME=VALUE", "a property of librdkafka, for TLS or SASL; may be repeated"},
+    {"json", NULL, "a line of JSON for each, with all headers"},
+    {0}};
+
+const command COMMAND_TAIL = {
+    .group = "",
+    .name = "tail",
+    .operands = "[TOPIC...]",
+    .most = -1,
+    .summary = "follow the topics in Kafka, as their consumers see them",
+    .help =
+        "Prints what is committed to the topics (default: ingest.transactions and\n"
+        "ingest.informative), a line for each record: time, place, type, id, key, the group of\n"
+        "a split transaction, and the value. Until ^C.",
+    .example = "  ingestctl tail --kafka kafka-1:9092 --from-beginning --count 10",
+    .options = OPTIONS,
+    .run = run,
+};
