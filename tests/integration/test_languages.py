@@ -209,39 +209,62 @@ def test_a_java_consumer_keeps_the_order_of_a_key(kafka, split, client, tmp_path
     consume.process.terminate()
 
 
-def part(group: str, index: int, size: int = 2) -> dict[str, Any]:
-    """A record of a split group, as the server writes it."""
-    event = transaction(SPLIT[index], id=group, key=group)
-    texts = {"ce_id": f"{group}/{index}", "ce_source": SOURCE, "ce_sequence": "1", "ce_storeid": str(uuid.UUID(int=1))}
-    texts |= {"ce_groupid": group, "ce_groupindex": str(index), "ce_groupsize": str(size)}
-    headers = list({**texts, "content-type": "application/protobuf"}.items())
-    return {"key": group, "value": event.SerializeToString(), "headers": headers}
+PAIR = f"{SPLIT[0]}, {SPLIT[1]}; records: 2"
 
 
-def test_a_java_consumer_stops_in_the_middle_of_a_group(kafka, tmp_path, made):
+@pytest.fixture
+def pairs(kafka, tmp_path):
+    """pairs(group, index, ...): writes one of the two records of a split group, as the server does, each on a topic of
+    its own; pairs.topics."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+
+    def produce(group: str, index: int, sequence: int = 1, age_s: int = 0) -> None:
+        event = transaction(SPLIT[index], id=group, key="k")
+        headers = {"ce_id": f"{group}/{index}", "ce_source": SOURCE, "content-type": "application/protobuf"}
+        headers |= {"ce_groupid": group, "ce_groupindex": str(index), "ce_groupsize": "2"}
+        headers |= {"ce_sequence": str(sequence), "ce_storeid": str(uuid.UUID(int=1))}
+        stamp = int((time.time() - age_s) * 1000)
+        producer.produce(produce.topics[index], event.SerializeToString(), "k", headers=list(headers.items()), timestamp=stamp)
+        assert producer.flush(20) == 0
+
+    produce.topics = [kafka.create_topic(f"{name}-{tmp_path.name}", partitions=1) for name in SPLIT[:2]]
+    return produce
+
+
+def test_a_java_consumer_stops_in_the_middle_of_a_group(kafka, pairs, tmp_path, made):
     """One group is there in part, another one behind it as a whole. Read again from anywhere else than before both, the
     one would lack its first part or the other its second."""
     made("java")
-    topics = [kafka.create_topic(f"{name}-{tmp_path.name}", partitions=1) for name in SPLIT[:2]]
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
-
-    def produce(group: str, index: int) -> None:
-        producer.produce(topics[index], **part(group, index))
-        assert producer.flush(20) == 0
-
-    for group, index in (("torn", 0), ("whole", 0), ("whole", 1)):
-        produce(group, index)
-    whole = f"{SPLIT[0]}, {SPLIT[1]}; records: 2"
-    first = Consume(tmp_path, kafka.bootstrap, "stopped", topics)
-    wait_for(lambda: first.told() == {"whole": whole}, "the group that is whole")
+    for group, index, sequence in (("torn", 0, 2), ("whole", 0, 1), ("whole", 1, 1)):
+        pairs(group, index, sequence)
+    first = Consume(tmp_path, kafka.bootstrap, "stopped", pairs.topics)
+    wait_for(lambda: first.told() == {"whole": PAIR}, "the group that is whole")
     assert first.process.terminate() == TERMINATED
     assert "incomplete torn: 1 of 2" in first.process.log.read_text()
 
-    produce("torn", 1)
-    second = Consume(tmp_path, kafka.bootstrap, "stopped", topics)
-    wait_for(lambda: second.told() == {"torn": whole, "whole": whole}, "both groups")
+    pairs("torn", 1, 2)
+    second = Consume(tmp_path, kafka.bootstrap, "stopped", pairs.topics)
+    wait_for(lambda: second.told() == {"whole": PAIR, "torn": PAIR}, "both groups")
     assert second.process.terminate() == TERMINATED
     assert "incomplete" not in second.process.log.read_text()
+
+
+def test_a_java_consumer_gives_up_what_retention_has_torn(kafka, pairs, tmp_path, made):
+    """A group's first record is gone. It holds up those of its key only until it is told; and is not read again."""
+    made("java")
+    pairs("old", 1, 1, age_s=8 * 86400)
+    pairs("late", 1, 3)
+    for index in (0, 1):
+        pairs("next", index, 2)
+    first = Consume(tmp_path, kafka.bootstrap, "retained", pairs.topics)
+    wait_for(lambda: first.told() == {"torn old": "1 of 2", "next": PAIR}, "the group behind the torn one")
+    first.process.terminate()
+    assert "incomplete late: 1 of 2" in first.process.log.read_text(), "one that may still come was given up"
+    pairs("late", 0, 3)
+    second = Consume(tmp_path, kafka.bootstrap, "retained", pairs.topics)
+    wait_for(lambda: "late" in second.told(), "the group that was late")
+    assert "torn old" not in second.told()
+    second.process.terminate()
 
 
 README = (ROOT / "README.md").read_text()

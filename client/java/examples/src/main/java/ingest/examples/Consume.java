@@ -27,7 +27,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
  * Reads events as a service does: {@code Consume PROPERTIES TOPIC...}; a line for each event once it is whole, until
- * SIGTERM. The file has Kafka's settings for a consumer; the topics are all those of the routes that are read.
+ * SIGTERM; one for each of which records are gone for good. The file has Kafka's settings for a consumer; the topics are all those of the routes that are read.
  *
  * <p>Kafka holds each event once for a reader of committed records, which is what isolation.level is for. After a
  * restart the last ones are read again: what is done for an event must be harmless when it is done twice, or be noted
@@ -35,6 +35,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
  */
 public final class Consume {
     private static final Duration COMMIT_EVERY = Duration.ofSeconds(1);
+    private static final Duration RETENTION = Duration.ofDays(7); // the shortest retention.ms of the topics
 
     private final KafkaConsumer<byte[], byte[]> consumer;
     private final Groups groups = new Groups();
@@ -52,6 +53,10 @@ public final class Consume {
 
     /** What the service is there for. */
     private static void process(Groups.Group group) throws InvalidProtocolBufferException {
+        if (!group.whole()) {
+            System.out.println("torn " + group.id() + ": " + group.progress());
+            return;
+        }
         Event event = group.event();
         String what = event.hasInformative()
                 ? event.getInformative().getName()
@@ -78,14 +83,24 @@ public final class Consume {
         try (consumer) { // whose end commits
             while (true) {
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(COMMIT_EVERY)) {
-                    for (Groups.Group whole : groups.add(record)) {
-                        process(whole);
+                    for (Groups.Group group : groups.add(record)) {
+                        process(group);
                     }
                     read.put(new TopicPartition(record.topic(), record.partition()), record.offset() + 1);
                 }
                 if (System.nanoTime() - committedAt > COMMIT_EVERY.toNanos()) {
+                    giveUp();
                     commit();
                 }
+            }
+        }
+    }
+
+    /** What retention has torn; not before all that is there was read. */
+    private void giveUp() throws InvalidProtocolBufferException {
+        if (consumer.assignment().stream().allMatch(partition -> consumer.currentLag(partition).orElse(1) == 0)) {
+            for (Groups.Group group : groups.giveUp(System.currentTimeMillis() - RETENTION.toMillis())) {
+                process(group);
             }
         }
     }
@@ -103,7 +118,7 @@ public final class Consume {
 
     /** The records from what is committed on will be read again, here or elsewhere. */
     private void forget() {
-        groups.incomplete().forEach(each -> System.out.println("incomplete " + each));
+        groups.incomplete().forEach(each -> System.out.println("incomplete " + each.id() + ": " + each.progress()));
         groups.clear();
         read.clear();
     }

@@ -32,11 +32,17 @@ final class Groups {
         private final int size;
         private final long sequence;
         private final SortedMap<Integer, ConsumerRecord<byte[], byte[]>> parts = new TreeMap<>();
+        private boolean givenUp;
         private boolean out;
 
         private Group(int size, long sequence) {
             this.size = size;
             this.sequence = sequence;
+        }
+
+        String id() {
+            ConsumerRecord<byte[], byte[]> any = parts.get(parts.firstKey());
+            return header(any, isPart(any) ? "ce_groupid" : "ce_id");
         }
 
         /** How many of its records are here, and how many there are. */
@@ -48,7 +54,8 @@ final class Groups {
             return size;
         }
 
-        private boolean whole() {
+        /** False only of one that was given up. */
+        boolean whole() {
             return parts.size() == size;
         }
 
@@ -72,7 +79,7 @@ final class Groups {
 
     /** Takes a record in; the groups that can be processed now, in their order. */
     List<Group> add(ConsumerRecord<byte[], byte[]> record) {
-        boolean split = record.headers().lastHeader("ce_groupid") != null;
+        boolean split = isPart(record);
         int size = split ? Integer.parseInt(header(record, "ce_groupsize")) : 1;
         int index = split ? Integer.parseInt(header(record, "ce_groupindex")) : 0;
         long sequence = Long.parseLong(header(record, "ce_sequence"));
@@ -94,14 +101,34 @@ final class Groups {
         });
         group.parts.put(index, record);
 
+        return takeReady(key);
+    }
+
+    private List<Group> takeReady(String key) {
         List<Group> ready = new ArrayList<>();
-        while (!queue.isEmpty() && queue.peek().whole()) {
+        PriorityQueue<Group> queue = waiting.get(key);
+        while (!queue.isEmpty() && (queue.peek().whole() || queue.peek().givenUp)) {
             Group first = queue.poll();
             first.out = true;
             ready.add(first);
         }
         if (queue.isEmpty()) {
             waiting.remove(key);
+        }
+        return ready;
+    }
+
+    /**
+     * Waits no longer for groups that have a record from before this time, because the topics do not keep the others so
+     * long; a reader that begins at a topic's oldest records meets such. They come out, and those that they held up.
+     */
+    List<Group> giveUp(long beforeMs) {
+        List<Group> ready = new ArrayList<>();
+        for (String key : List.copyOf(waiting.keySet())) {
+            for (Group group : waiting.get(key)) {
+                group.givenUp = group.parts.values().stream().anyMatch(part -> part.timestamp() < beforeMs);
+            }
+            ready.addAll(takeReady(key));
         }
         return ready;
     }
@@ -132,12 +159,11 @@ final class Groups {
         return cut;
     }
 
-    /** How far the groups are that wait for records: after a while, retention has deleted some of them. */
-    List<String> incomplete() {
+    /** Those of which records are missing so far. */
+    List<Group> incomplete() {
         return waiting.values().stream()
                 .flatMap(PriorityQueue::stream)
                 .filter(group -> !group.whole())
-                .map(group -> header(group.parts.get(group.parts.firstKey()), "ce_groupid") + ": " + group.progress())
                 .collect(Collectors.toList());
     }
 
@@ -162,6 +188,10 @@ final class Groups {
         Event.Builder event = Event.newBuilder();
         JsonFormat.parser().ignoringUnknownFields().merge(new String(record.value(), StandardCharsets.UTF_8), event);
         return event.build();
+    }
+
+    private static boolean isPart(ConsumerRecord<byte[], byte[]> record) {
+        return record.headers().lastHeader("ce_groupid") != null;
     }
 
     private static String header(ConsumerRecord<byte[], byte[]> record, String name) {
