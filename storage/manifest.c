@@ -1,7 +1,6 @@
 /*
  * A MANIFEST has the format of a log (wal_log.h); each record is an edit: tags, each with its
- * value. The tags that we need come before the long ones (files added and deleted), so reading
- * ends there. Runs in store_open, on its thread.
+ * value, as RocksDB's db/version_edit.cc has them. Runs in store_open, on its thread.
  *
  * RocksDB writes the edits of a flush or a compaction, and of others that are just then ready, and
  * syncs them together; only then it does what they say, and deletes what they no longer need. So
@@ -27,11 +26,15 @@ enum {
     TAG_LOG_NUMBER = 2,
     TAG_NEXT_FILE = 3,
     TAG_LAST_SEQUENCE = 4,
+    TAG_COMPACT_CURSOR = 5,
+    TAG_DELETED_FILE = 6,
     TAG_PREVIOUS_LOG = 9,
     TAG_MIN_LOG_TO_KEEP = 10,
+    TAG_NEW_FILE = 103,
     TAG_FAMILY = 200,
     TAG_FAMILY_ADD = 201,
     TAG_MAX_FAMILY = 203,
+    TAG_IN_ATOMIC_GROUP = 300,
     TAG_SKIPPED = 1 << 13, /* a bit: the length comes first, and an older reader goes over it */
 
     TOGETHER_MAX = 8, /* edits that are synced together; a few more than were ever seen (3) */
@@ -44,51 +47,98 @@ typedef struct reading {
     const wal_log_scan *scan;
 } reading;
 
-/* False: an unknown tag stands before the last sequence. */
-static bool read_edit(decoder *in, manifest_facts *facts) {
-    while (in->ok && in->left) {
-        uint64_t value;
-        uint64_t tag = take_varint(in);
-        switch (tag) {
-        case TAG_COMPARATOR:
-        case TAG_FAMILY_ADD:
-            (void)take_bytes(in, take_varint(in));
-            break;
-        case TAG_LOG_NUMBER:
-        case TAG_PREVIOUS_LOG:
-        case TAG_MIN_LOG_TO_KEEP:
-        case TAG_FAMILY:
-        case TAG_MAX_FAMILY:
-            (void)take_varint(in);
-            break;
-        case TAG_NEXT_FILE:
-            value = take_varint(in);
-            if (value > facts->next_file) facts->next_file = value;
-            break;
-        case TAG_LAST_SEQUENCE:
-            value = take_varint(in);
-            if (value > facts->flushed) facts->flushed = value;
-            return in->ok;
-        default:
-            if (!(tag & TAG_SKIPPED)) return false;
-            (void)take_bytes(in, take_varint(in));
-        }
+typedef struct edit {
+    uint64_t next_file, flushed, log, family;
+    bool flushed_understood; /* no unknown tag stands before the last sequence */
+    bool understood;         /* none at all */
+} edit;
+
+static void skip_text(decoder *in) { (void)take_bytes(in, take_varint(in)); }
+
+/* Level, number, size, the keys and sequences at both ends, then tagged texts up to tag 1. */
+static void skip_new_file(decoder *in) {
+    enum { LAST = 1 };
+    for (int i = 0; i < 3; i++)
+        (void)take_varint(in);
+    skip_text(in);
+    skip_text(in);
+    for (int i = 0; i < 2; i++)
+        (void)take_varint(in);
+    while (in->ok && take_varint(in) != LAST)
+        skip_text(in);
+}
+
+/* False: the tag is unknown. */
+static bool read_tag(decoder *in, uint64_t tag, edit *out) {
+    switch (tag) {
+    case TAG_COMPARATOR:
+    case TAG_FAMILY_ADD:
+        skip_text(in);
+        return true;
+    case TAG_PREVIOUS_LOG:
+    case TAG_MIN_LOG_TO_KEEP:
+    case TAG_MAX_FAMILY:
+    case TAG_IN_ATOMIC_GROUP:
+        (void)take_varint(in);
+        return true;
+    case TAG_COMPACT_CURSOR:
+        (void)take_varint(in);
+        skip_text(in);
+        return true;
+    case TAG_DELETED_FILE:
+        (void)take_varint(in);
+        (void)take_varint(in);
+        return true;
+    case TAG_NEW_FILE:
+        skip_new_file(in);
+        return true;
+    case TAG_LOG_NUMBER:
+        out->log = take_varint(in);
+        return true;
+    case TAG_FAMILY:
+        out->family = take_varint(in);
+        return true;
+    case TAG_NEXT_FILE:
+        out->next_file = take_varint(in);
+        return true;
+    case TAG_LAST_SEQUENCE:
+        out->flushed = take_varint(in);
+        return true;
+    default:
+        if (!(tag & TAG_SKIPPED)) return false;
+        skip_text(in);
+        return true;
     }
-    return in->ok;
+}
+
+static edit read_edit(bytes record) {
+    edit out = {.flushed_understood = true, .understood = true};
+    decoder in = decoder_of(record);
+    while (out.understood && in.ok && in.left)
+        out.understood = read_tag(&in, take_varint(&in), &out);
+    out.understood = out.understood && in.ok;
+    out.flushed_understood = out.understood || out.flushed > 0;
+    return out;
+}
+
+static void note_log(wal_needs *logs, const edit *read) {
+    if (!read->understood || (read->log && read->family >= WAL_FAMILIES_MAX))
+        logs->known = false;
+    else if (read->log > logs->from[read->family])
+        logs->from[read->family] = read->log;
 }
 
 static outcome see_edit(void *arg, bytes record, failure *why) {
     const reading *self = arg;
     manifest_facts *facts = self->facts;
-    decoder in = decoder_of(record);
-    manifest_facts read = {0};
+    const edit read = read_edit(record);
     (void)why;
-    bool understood = read_edit(&in, &read);
     if (read.next_file > facts->next_file) facts->next_file = read.next_file;
     if (self->scan->sound_end == facts->extent.size) return ST_OK; /* behind a bad place */
     facts->extent.size = self->scan->sound_end;
     if (read.flushed > facts->flushed) facts->flushed = read.flushed;
-    if (!understood) facts->flushed_known = false;
+    if (!read.flushed_understood) facts->flushed_known = false;
+    note_log(&facts->logs, &read);
     return ST_OK;
 }
 
@@ -130,7 +180,7 @@ outcome manifest_check(const char *database, const manifest_extent *seen, manife
                        failure *why) {
     char path[PATH_SIZE];
     wal_log_scan scan;
-    *facts = (manifest_facts){.flushed_known = true};
+    *facts = (manifest_facts){.flushed_known = true, .logs.known = true};
     outcome result = read_current(database, facts->file, why);
     if (result != ST_OK) return result;
     path_join(path, database, facts->file);

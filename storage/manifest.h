@@ -7,6 +7,7 @@
 #define INGEST_STORAGE_MANIFEST_H
 
 #include "storage/status.h"
+#include "storage/wal_check.h"
 
 #include <stdint.h>
 
@@ -27,6 +28,7 @@ typedef struct manifest_facts {
     bool flushed_known;     /* false: written by a RocksDB that we do not understand */
     uint64_t flushed;       /* the tables have all writes up to here, by RocksDB's numbers */
     uint64_t next_file;     /* above every file number given so far; 0: not known */
+    wal_needs logs;
 } manifest_facts;
 
 /* A torn tail is ST_OK. ST_CORRUPT: CURRENT or the MANIFEST is missing or damaged, or less than

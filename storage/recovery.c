@@ -37,6 +37,7 @@ static outcome check_files(event_store *store, const char *database, const evide
     bool manifest_torn = manifest.extent.size != manifest.size;
     wal_bounds bounds = {.flushed_known = manifest.flushed_known,
                          .flushed = manifest.flushed,
+                         .needs = manifest.logs,
                          .synced = seen->writes,
                          .manifest_torn = manifest_torn};
     result = wal_check(database, tail, &bounds, &repair, why);

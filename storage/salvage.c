@@ -283,6 +283,7 @@ static outcome check_logs(salvage *self, failure *why) {
     wal_repair torn;
     wal_bounds bounds = {.flushed_known = self->manifest.flushed_known,
                          .flushed = self->manifest.flushed,
+                         .needs = self->manifest.logs,
                          .synced = self->seen.writes};
     path_join(path, self->directory, DATABASE);
     return wal_check(path, NULL, &bounds, &torn, why);

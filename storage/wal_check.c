@@ -4,6 +4,10 @@
  *
  * Batches are numbered by their writes, without a gap, from log to log: a batch that begins too
  * late proves that some are missing, be it a log, a table, or a MANIFEST that has gone back.
+ *
+ * The families are flushed one by one, so a log may be needed long after most of what it holds is
+ * in tables. RocksDB deletes logs from the oldest on, and none from the first that is needed:
+ * behind that one every log has to be there.
  */
 #include "storage/wal_check.h"
 
@@ -12,6 +16,7 @@
 #include "storage/wal_log.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,7 +26,16 @@ typedef struct chain {
                     needed, and came back when a power cut undid that they were removed */
     uint64_t missing_first; /* the first gap; 0: none */
     uint64_t missing_last;
+    uint64_t end;      /* behind the last batch that was read */
+    uint32_t families; /* that the present log has writes of: a bit for each */
+    bool needed;       /* an earlier log is needed */
 } chain;
+
+static void note_gap(chain *batches, uint64_t from, uint64_t first) {
+    if (first <= from || batches->missing_first) return;
+    batches->missing_first = from;
+    batches->missing_last = first - 1;
+}
 
 static outcome follow(void *arg, bytes record, failure *why) {
     chain *batches = arg;
@@ -29,10 +43,10 @@ static outcome follow(void *arg, bytes record, failure *why) {
     uint32_t count;
     if (!wal_batch_writes(record, &first, &count))
         return fail(why, ST_CORRUPT, "wal", "a record of a log is no batch");
-    if (batches->judged && first > batches->next_write && !batches->missing_first) {
-        batches->missing_first = batches->next_write;
-        batches->missing_last = first - 1;
-    }
+    if (batches->judged) note_gap(batches, batches->next_write, first);
+    if (batches->needed) note_gap(batches, batches->end, first);
+    batches->end = first + count;
+    batches->families |= wal_batch_families(record);
     if (first + count > batches->next_write) batches->next_write = first + count;
     return ST_OK;
 }
@@ -62,6 +76,13 @@ static outcome judge(const char *path, const wal_log_scan *scan, const chain *ba
     return ST_OK;
 }
 
+static bool is_needed(const chain *batches, const char *name, const wal_needs *needs) {
+    const uint64_t number = strtoull(name, NULL, 10);
+    for (int i = 0; needs->known && i < WAL_FAMILIES_MAX; i++)
+        if (batches->families & 1U << i && number >= needs->from[i]) return true;
+    return false;
+}
+
 static uint64_t size_of(const char *directory, const char *name) {
     char path[PATH_SIZE];
     struct stat status;
@@ -89,8 +110,10 @@ outcome wal_check(const char *directory, const char *saved_as, const wal_bounds 
         char path[PATH_SIZE];
         wal_log_scan scan;
         path_join(path, directory, logs.names[i]);
+        batches.families = 0;
         result = wal_log_read(path, follow, &batches, &scan, why);
         if (result == ST_OK) result = judge(path, &scan, &batches, i >= last, bounds, why);
+        if (is_needed(&batches, logs.names[i], &bounds->needs)) batches.needed = true;
         if (result != ST_OK || scan.sound_end == scan.size || !saved_as) continue;
         result = torn_tail_cut(path, scan.sound_end, scan.size, saved_as, why);
         *repair = (wal_repair){

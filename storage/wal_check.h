@@ -10,10 +10,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { WAL_FAMILIES_MAX = 16 };
+
+/* Which logs are needed: for each column family (by RocksDB's number) those from `from` on that
+ * hold a write of it. */
+typedef struct wal_needs {
+    bool known;
+    uint64_t from[WAL_FAMILIES_MAX];
+} wal_needs;
+
 /* What is known from elsewhere, as RocksDB's sequence numbers: they count every write. */
 typedef struct wal_bounds {
     bool flushed_known;
-    uint64_t flushed;   /* the tables have all up to here; the logs must go on from there */
+    uint64_t flushed; /* the tables have all up to here; the logs must go on from there */
+    wal_needs needs;
     uint64_t synced;    /* the evidence saw a sync up to here; 0: there is no evidence */
     bool manifest_torn; /* then nothing up to `synced` may be missing; later, RocksDB would have
                            deleted tables that the MANIFEST no longer names */
@@ -28,7 +38,8 @@ typedef struct wal_repair {
 
 /*
  * Checks all *.log files in `directory` (missing or empty: ST_OK): each whole, each batch going on
- * where the one before ended, the first no later than `bounds->flushed`. A torn
+ * where the one before ended, the first no later than `bounds->flushed`, and none missing behind
+ * the first that is needed. A torn
  * tail of the last one written to is saved as the file `saved_as`, then cut off and synced, unless
  * the evidence says that it had been synced; anything else is ST_CORRUPT, with the file and the
  * offset (field "wal": a log is damaged; "db": something else is missing), and changes nothing.

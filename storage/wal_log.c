@@ -201,6 +201,64 @@ bool wal_batch_writes(bytes record, uint64_t *first, uint32_t *count) {
     return true;
 }
 
+/* The kinds of writes in RocksDB's format of batches, db/write_batch.cc. */
+enum {
+    WRITE_DELETION = 0,
+    WRITE_VALUE = 1,
+    WRITE_LOG_DATA = 3,
+    WRITE_FAMILY_DELETION = 4,
+    WRITE_FAMILY_VALUE = 5,
+    WRITE_SINGLE_DELETION = 7,
+    WRITE_FAMILY_SINGLE_DELETION = 8,
+    WRITE_NOOP = 13,
+    WRITE_FAMILY_RANGE_DELETION = 14,
+    WRITE_RANGE_DELETION = 15,
+};
+
+/* How many texts a write of that kind has; -1: it is none that this program makes. */
+static int texts_of(uint8_t kind) {
+    switch (kind) {
+    case WRITE_NOOP:
+        return 0;
+    case WRITE_DELETION:
+    case WRITE_SINGLE_DELETION:
+    case WRITE_FAMILY_DELETION:
+    case WRITE_FAMILY_SINGLE_DELETION:
+    case WRITE_LOG_DATA:
+        return 1;
+    case WRITE_VALUE:
+    case WRITE_RANGE_DELETION:
+    case WRITE_FAMILY_VALUE:
+    case WRITE_FAMILY_RANGE_DELETION:
+        return 2;
+    default:
+        return -1;
+    }
+}
+
+static bool names_family(uint8_t kind) {
+    return kind == WRITE_FAMILY_DELETION || kind == WRITE_FAMILY_VALUE ||
+           kind == WRITE_FAMILY_SINGLE_DELETION || kind == WRITE_FAMILY_RANGE_DELETION;
+}
+
+uint32_t wal_batch_families(bytes record) {
+    uint32_t families = 0;
+    if (record.len < BATCH_HEADER_SIZE) return 0;
+    decoder in =
+        decoder_of(bytes_of(record.data + BATCH_HEADER_SIZE, record.len - BATCH_HEADER_SIZE));
+    while (in.ok && in.left) {
+        const uint8_t kind = take_u8(&in);
+        const int texts = texts_of(kind);
+        if (texts < 0) break;
+        const uint64_t family = names_family(kind) ? take_varint(&in) : 0;
+        for (int i = 0; i < texts; i++)
+            (void)take_bytes(&in, take_varint(&in));
+        const bool writes = kind != WRITE_LOG_DATA && kind != WRITE_NOOP;
+        if (in.ok && writes && family < 32) families |= 1U << family;
+    }
+    return families;
+}
+
 /* ---- the logs of a folder ----------------------------------------------------------------- */
 
 /* "000123.log": RocksDB's own logs are LOG and LOG.old.*. */

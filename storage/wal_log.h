@@ -32,6 +32,9 @@ MUST_CHECK outcome wal_log_read(const char *path, wal_log_visit visit, void *arg
 /* A record of a write-ahead log is a batch: the sequence number of its first write, and how many
  * it has (maybe none). False: too short to be one. */
 bool wal_batch_writes(bytes record, uint64_t *first, uint32_t *count);
+/* The column families (by RocksDB's number, 0 to 31) that a batch writes to, a bit for each; as far
+ * as it is understood. */
+uint32_t wal_batch_families(bytes record);
 
 /* Names of the write-ahead logs in `directory`, ascending by number; missing folder: none. */
 typedef struct wal_list {

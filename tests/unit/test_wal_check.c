@@ -304,6 +304,7 @@ static void tear_manifest(const fixture *copy, int bad, int good) {
     (void)snprintf(folder, sizeof folder, "%s/db", copy->directory);
     assert_int_equal(manifest_check(folder, &(manifest_extent){0}, &facts, &why), ST_OK);
     assert_true(facts.flushed_known && facts.flushed > 0);
+    assert_true(facts.logs.known);
     assert_int_equal(facts.extent.size, facts.size);
     (void)snprintf(path, sizeof path, "%s/%s", folder, facts.file);
     int file = open(path, O_RDWR | O_APPEND);
