@@ -7,6 +7,7 @@
 #include "storage/evidence.h"
 #include "storage/manifest.h"
 #include "storage/wal_check.h"
+#include "storage/wal_log.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -337,6 +338,46 @@ static void repairs_a_torn_manifest(void **state) {
     }
 }
 
+/* A log of two batches: each one value of a column family. */
+static void put_log(const char *folder, int number, uint8_t first, uint8_t family) {
+    char path[256];
+    failure why;
+    wal_writer writer;
+    (void)snprintf(path, sizeof path, "%s/%06d.log", folder, number);
+    assert_int_equal(wal_writer_open(&writer, path, &why), ST_OK);
+    for (uint8_t i = 0; i < 2; i++) {
+        const uint8_t batch[] = {
+            (uint8_t)(first + i), 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, family, 1, 'k', 1, 'v'};
+        assert_int_equal(wal_batch_families(bytes_of(batch, sizeof batch)), 1U << family);
+        assert_int_equal(wal_writer_add(&writer, bytes_of(batch, sizeof batch), &why), ST_OK);
+    }
+    assert_int_equal(wal_writer_close(&writer, &why), ST_OK);
+}
+
+/* The tables have all of these writes but those of one family: its logs, and all behind the first
+ * of them, have to be there. */
+static void misses_a_log_behind_one_that_is_needed(void **state) {
+    wal_case *c = *state;
+    const char *folder = c->base.directory;
+    enum { DEAD = 3, OUTBOX = 1 };
+    wal_bounds bounds = {.flushed_known = true, .flushed = 100, .needs.known = true};
+    wal_repair repair;
+    failure why;
+    put_log(folder, 10, 20, OUTBOX);
+    put_log(folder, 20, 22, DEAD);
+    put_log(folder, 40, 26, OUTBOX); /* 30, with 24 and 25, is gone */
+    bounds.needs.from[OUTBOX] = 50;
+    bounds.needs.from[DEAD] = 21; /* no log is needed: 20 came back */
+    assert_int_equal(wal_check(folder, NULL, &bounds, &repair, &why), ST_OK);
+    bounds.needs.from[DEAD] = 20;
+    assert_int_equal(wal_check(folder, NULL, &bounds, &repair, &why), ST_CORRUPT);
+    assert_non_null(strstr(why.reason, "writes 24 to 25 are missing"));
+    put_log(folder, 30, 24, OUTBOX);
+    assert_int_equal(wal_check(folder, NULL, &bounds, &repair, &why), ST_OK);
+    run_shell("rm %s/000010.log", folder); /* older than all that is needed */
+    assert_int_equal(wal_check(folder, NULL, &bounds, &repair, &why), ST_OK);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) {
         static fixture f;
@@ -345,10 +386,15 @@ int main(int argc, char **argv) {
     }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_case, teardown_case)
     const struct CMUnitTest tests[] = {
-        TEST(repairs_every_truncation),       TEST(repairs_zeros_at_the_end),
-        TEST(repairs_holes_in_a_large_batch), TEST(refuses_damage_before_the_end),
-        TEST(evidence_finds_a_cut_end),       TEST(evidence_survives_a_torn_slot),
-        TEST(refuses_a_flaw_in_an_older_log), TEST(repairs_a_torn_manifest),
+        TEST(repairs_every_truncation),
+        TEST(repairs_zeros_at_the_end),
+        TEST(repairs_holes_in_a_large_batch),
+        TEST(refuses_damage_before_the_end),
+        TEST(evidence_finds_a_cut_end),
+        TEST(evidence_survives_a_torn_slot),
+        TEST(refuses_a_flaw_in_an_older_log),
+        TEST(repairs_a_torn_manifest),
+        TEST(misses_a_log_behind_one_that_is_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
