@@ -69,7 +69,7 @@ bool parse_number(const char *text, uint64_t *out);
 
 /* ---- help ---------------------------------------------------------------------------------- */
 
-void print_overview(FILE *out);
+void print_overview(FILE *out, const char *group); /* NULL: of all commands */
 void print_usage(FILE *out, const command *it);
 void print_manual(FILE *out); /* ingestctl(1), in roff */
 
