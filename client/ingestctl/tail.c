@@ -153,8 +153,8 @@ static bool open_consumer(follower *it) {
     return complain(it->given, 0, "%s", why);
 }
 
-/* The partitions of a topic into the list; false: said on stderr. */
-static bool add_topic(const follower *it, rd_kafka_topic_partition_list_t *list, const char *name) {
+/* The partitions of a topic into the list. */
+static int add_topic(const follower *it, rd_kafka_topic_partition_list_t *list, const char *name) {
     const int64_t from =
         flag(it->given, "from-beginning") ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END;
     const struct rd_kafka_metadata *found;
@@ -162,23 +162,25 @@ static bool add_topic(const follower *it, rd_kafka_topic_partition_list_t *list,
     rd_kafka_resp_err_t error = rd_kafka_metadata(it->consumer, 0, topic, &found, METADATA_MS);
     rd_kafka_topic_destroy(topic);
     if (error)
-        return complain(it->given, 0, "Kafka cannot be reached: %s", rd_kafka_err2str(error));
+        return complain(it->given, EX_UNAVAILABLE, "Kafka cannot be reached: %s",
+                        rd_kafka_err2str(error));
     error = found->topics[0].err;
     for (int i = 0; i < found->topics[0].partition_cnt; i++)
         rd_kafka_topic_partition_list_add(list, name, found->topics[0].partitions[i].id)->offset =
             from;
     rd_kafka_metadata_destroy(found);
-    return !error || complain(it->given, 0, "topic %s: %s", name, rd_kafka_err2str(error));
+    if (!error) return EX_OK;
+    return complain(it->given, EX_NOINPUT, "topic %s: %s", name, rd_kafka_err2str(error));
 }
 
-static bool assign(const follower *it) {
+static int assign(const follower *it) {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
-    bool good = true;
-    for (size_t i = 0; good && i < it->topic_count; i++)
-        good = add_topic(it, list, it->topics[i]);
-    if (good) good = rd_kafka_assign(it->consumer, list) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    int code = EX_OK;
+    for (size_t i = 0; code == EX_OK && i < it->topic_count; i++)
+        code = add_topic(it, list, it->topics[i]);
+    if (code == EX_OK && rd_kafka_assign(it->consumer, list)) code = EX_SOFTWARE;
     rd_kafka_topic_partition_list_destroy(list);
-    return good;
+    return code;
 }
 
 static int follow(follower *it) {
@@ -204,7 +206,8 @@ static int run(const arguments *given) {
            it.topic_count * sizeof *it.topics);
     stop_on_signals();
     if (!open_consumer(&it)) return EX_USAGE;
-    const int code = assign(&it) ? follow(&it) : EX_UNAVAILABLE;
+    int code = assign(&it);
+    if (code == EX_OK) code = follow(&it);
     (void)rd_kafka_consumer_close(it.consumer);
     rd_kafka_destroy(it.consumer);
     return code;

@@ -221,7 +221,7 @@ def test_tail(server, kafka):
     time.sleep(2)  # from now on
     ctl("publish", server=it, input=line(3, id="three"))
     assert "id=three" in following.communicate(timeout=30)[0]
-    ctl("tail", "--kafka", kafka.bootstrap, "no-such-topic", expect=UNAVAILABLE)
+    ctl("tail", "--kafka", kafka.bootstrap, "no-such-topic", expect=NOT_FOUND)
 
 
 def test_dead_letters(server, kafka, client):
