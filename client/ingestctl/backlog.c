@@ -17,22 +17,27 @@ static const char *state_name(int32_t state) {
 }
 
 static void print_routes(const response *it) {
-    static const char *const HEADINGS[] = {"ROUTE", ">PENDING", ">SIZE", ">OLDEST",   ">PUBLISHED",
-                                           ">DEAD", ">LOST",    "STATE", "LAST ERROR"};
-    table *all = table_new(HEADINGS, 9);
+    static const char *const HEADINGS[] = {"ROUTE",   "STATE", ">PENDING",  ">SIZE",
+                                           ">OLDEST", ">LAST", ">POSITION", ">PUBLISHED",
+                                           ">DEAD",   ">LOST", "LAST ERROR"};
+    table *all = table_new(HEADINGS, 11);
     for (size_t i = 0; i < it->n_routes; i++) {
         const Ingest__V1__RouteStatus *route = it->routes[i];
         table_add(all, "%s", route->route);
+        table_add(all, "%s", state_name(route->state));
         table_add(all, "%llu", (unsigned long long)route->pending);
         table_add(all, "%s", size_text(route->backlog_bytes));
         table_add(all, "%s", route->pending ? age_text(route->oldest_age) : "-");
+        table_add(all, "%llu", (unsigned long long)route->last_sequence);
+        table_add(all, "%llu", (unsigned long long)route->position);
         table_add(all, "%llu", (unsigned long long)route->published);
         table_add(all, "%llu", (unsigned long long)route->dead);
         table_add(all, "%llu", (unsigned long long)route->lost);
-        table_add(all, "%s", state_name(route->state));
-        table_add(all, "%s", route->last_error);
+        table_add(all, "%s%s%s", route->last_error[0] ? time_text(route->last_error_at) : "",
+                  route->last_error[0] ? ": " : "", route->last_error);
     }
     table_print(stdout, all);
+    table_free(all);
 }
 
 static int show(const arguments *given, connection *server) {
@@ -79,8 +84,11 @@ const command COMMAND_BACKLOG = {
     .name = "backlog",
     .operands = "",
     .summary = "what waits to be published, how long, and why",
-    .help = "Shows each route: events that wait and their size, the age of the oldest, what was\n"
-            "published, dead letters, what its publisher is doing, and its last trouble.",
+    .help =
+        "Shows each route: what its publisher is doing, events that wait and their size, the age\n"
+        "of the oldest, the sequence of the last event and that up to which all is in Kafka, how\n"
+        "many events were published, are dead letters, were accepted as lost; and the last\n"
+        "trouble, with its way out.",
     .example = "  ingestctl backlog --watch",
     .options = OPTIONS,
     .online = true,

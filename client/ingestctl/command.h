@@ -1,6 +1,11 @@
 /*
  * command: what a command of ingestctl is. Each stands in a file of its own and in the table in
- * main.c; to add one, write both. Parsing, help, manual page and completion are made from here.
+ * main.c; to add one, write both. Its options are declared once, in its own table: parsing
+ * (arguments.c), help and manual page (help.c) and completion (completion.c) are made from there.
+ *
+ * What commands share: `connection` for a call to the server, `input` for events in JSON, `output`
+ * for tables and JSON, `stop` for ^C, `latency` for quantiles. Results go to stdout, what went
+ * wrong to stderr, and the exit code says of which kind it was (help.c).
  */
 #ifndef INGEST_CLIENT_INGESTCTL_COMMAND_H
 #define INGEST_CLIENT_INGESTCTL_COMMAND_H
@@ -69,7 +74,7 @@ bool parse_number(const char *text, uint64_t *out);
 
 /* ---- help ---------------------------------------------------------------------------------- */
 
-void print_overview(FILE *out);
+void print_overview(FILE *out, const char *group); /* NULL: of all commands */
 void print_usage(FILE *out, const command *it);
 void print_manual(FILE *out); /* ingestctl(1), in roff */
 

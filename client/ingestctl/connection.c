@@ -109,7 +109,7 @@ typedef struct answer {
     grpc_metadata_array head, tail;
 } answer;
 
-static int exit_code_of(grpc_status_code code) {
+static int exit_code_of_call(grpc_status_code code) {
     switch (code) {
     case GRPC_STATUS_UNAVAILABLE:
     case GRPC_STATUS_DEADLINE_EXCEEDED:
@@ -127,8 +127,29 @@ static int exit_code_of(grpc_status_code code) {
     case GRPC_STATUS_ALREADY_EXISTS:
     case GRPC_STATUS_OUT_OF_RANGE:
         return EX_DATAERR;
+    case GRPC_STATUS_UNIMPLEMENTED:
+        return EX_PROTOCOL;
     default:
         return EX_SOFTWARE;
+    }
+}
+
+int exit_code_of(ingest_status status) {
+    switch (status) {
+    case INGEST_OK:
+        return EX_OK;
+    case INGEST_INVALID:
+    case INGEST_CONFLICT:
+    case INGEST_DEAD:
+        return EX_DATAERR;
+    case INGEST_DENIED:
+        return EX_NOPERM;
+    case INGEST_UNSUPPORTED:
+        return EX_PROTOCOL;
+    case INGEST_FAILED:
+        return EX_SOFTWARE;
+    default:
+        return EX_UNAVAILABLE;
     }
 }
 
@@ -143,8 +164,13 @@ static int say_refused(const connection *it, const answer *got) {
             details = bytes_of_slice(&got->tail.metadata[i].value);
     refusal why;
     refusal_from_call((int)got->code, bytes_of_slice(&got->text), details, &why);
-    return complain(it->given, exit_code_of(got->code), "%s%s%s%s", why.message,
-                    why.reason[0] ? " (" : "", why.reason, why.reason[0] ? ")" : "");
+    char again[64] = "";
+    if (why.retry_ms)
+        (void)snprintf(again, sizeof again, "; try again in %.1f s", (double)why.retry_ms / 1000);
+    return complain(it->given, exit_code_of_call(got->code), "%s%s%s%s%s%s", why.message,
+                    why.reason[0] ? " (" : "", why.reason, why.reason[0] ? ")" : "", again,
+                    got->code == GRPC_STATUS_UNIMPLEMENTED ? "; an older server, or none of ours"
+                                                           : "");
 }
 
 static ProtobufCMessage *unpack(grpc_byte_buffer *from, const ProtobufCMessageDescriptor *type) {

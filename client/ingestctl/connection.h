@@ -27,4 +27,7 @@ void connection_close(connection *it);
 int connection_call(connection *it, const char *path, const ProtobufCMessage *request,
                     const ProtobufCMessageDescriptor *type, ProtobufCMessage **response);
 
+/* For what became of an event. */
+int exit_code_of(ingest_status status);
+
 #endif

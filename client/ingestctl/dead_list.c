@@ -64,7 +64,8 @@ static int run(const arguments *given) {
     if (!server) return EX_USAGE;
     table *all = table_new(HEADINGS, 8);
     const int code = list(given, server, limit, all);
-    table_print(flag(given, "json") || code != EX_OK ? stderr : stdout, all);
+    if (!flag(given, "json") && code == EX_OK) table_print(stdout, all);
+    table_free(all);
     connection_close(server);
     return code;
 }

@@ -1,6 +1,6 @@
 /*
- * ingestctl dead replay and dead purge: dead letters are sent once more, or deleted. The two calls
- * have the same fields in the same order, so one description of the answer serves both.
+ * ingestctl dead replay and dead purge: dead letters are sent once more, or deleted; 1,000 at a
+ * call. Both may be repeated after a lost answer: what has left is only reported.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +36,7 @@ static void take_results(move *it, uint32_t moved, uint32_t refused, uint64_t re
         print_refused(results[i]);
 }
 
-static int replay(move *it, uint64_t *sequences, size_t count, uint32_t *moved) {
+static int replay(move *it, uint64_t *sequences, size_t count) {
     Ingest__V1__ReplayDeadLettersRequest request = INGEST__V1__REPLAY_DEAD_LETTERS_REQUEST__INIT;
     request.route = it->given->operands[0];
     request.sequences = sequences;
@@ -48,13 +48,12 @@ static int replay(move *it, uint64_t *sequences, size_t count, uint32_t *moved) 
                         &ingest__v1__replay_dead_letters_response__descriptor, &message);
     if (code != EX_OK) return code;
     const Ingest__V1__ReplayDeadLettersResponse *got = (const void *)message;
-    *moved = got->replayed;
     take_results(it, got->replayed, got->refused, got->remaining, got->results, got->n_results);
     protobuf_c_message_free_unpacked(message, NULL);
     return EX_OK;
 }
 
-static int purge(move *it, uint64_t *sequences, size_t count, uint32_t *moved) {
+static int purge(move *it, uint64_t *sequences, size_t count) {
     Ingest__V1__PurgeDeadLettersRequest request = INGEST__V1__PURGE_DEAD_LETTERS_REQUEST__INIT;
     request.route = it->given->operands[0];
     request.sequences = sequences;
@@ -66,22 +65,33 @@ static int purge(move *it, uint64_t *sequences, size_t count, uint32_t *moved) {
                         &ingest__v1__purge_dead_letters_response__descriptor, &message);
     if (code != EX_OK) return code;
     const Ingest__V1__PurgeDeadLettersResponse *got = (const void *)message;
-    *moved = got->purged;
     take_results(it, got->purged, got->refused, got->remaining, got->results, got->n_results);
     protobuf_c_message_free_unpacked(message, NULL);
     return EX_OK;
 }
 
-/* Call after call; of all of them, as long as any moves. */
-static int move_all(move *it, uint64_t *sequences, size_t count) {
-    uint32_t moved = 0;
-    size_t done = 0;
-    int code;
-    do {
-        const size_t part = count - done < LETTERS_MAX ? count - done : LETTERS_MAX;
-        code = (it->purge ? purge : replay)(it, sequences + done, part, &moved);
-        done += part;
-    } while (code == EX_OK && (count ? done < count : it->sum.remaining > 0 && moved > 0));
+static int move_part(move *it, uint64_t *sequences, size_t count) {
+    return (it->purge ? purge : replay)(it, sequences, count);
+}
+
+static int move_named(move *it, uint64_t *sequences, size_t count) {
+    int code = EX_OK;
+    for (size_t done = 0; code == EX_OK && done < count; done += LETTERS_MAX)
+        code = move_part(it, sequences + done,
+                         count - done < LETTERS_MAX ? count - done : LETTERS_MAX);
+    return code;
+}
+
+/* As many as there are at first: some that are replayed may be dead letters again meanwhile, and
+ * following those would never end. */
+static int move_every(move *it) {
+    int code = move_part(it, NULL, 0);
+    const uint64_t all = it->sum.moved + it->sum.remaining;
+    for (uint64_t before = 0;
+         code == EX_OK && it->sum.refused == 0 && it->sum.moved < all && it->sum.moved > before;) {
+        before = it->sum.moved;
+        code = move_part(it, NULL, 0);
+    }
     return code;
 }
 
@@ -108,8 +118,8 @@ static int run(const arguments *given, bool purges) {
             return complain(given, EX_USAGE, "\"%s\" is no sequence", given->operands[i + 1]);
         }
     move it = {.given = given, .purge = purges, .server = connection_open(given)};
-    int code = it.server ? move_all(&it, sequences, count) : EX_USAGE;
-    if (code == EX_OK) print_totals(&it);
+    int code = !it.server ? EX_USAGE : count ? move_named(&it, sequences, count) : move_every(&it);
+    if (code == EX_OK || it.sum.moved > 0) print_totals(&it);
     if (code == EX_OK && it.sum.refused > 0) code = EX_DATAERR;
     connection_close(it.server);
     free(sequences);
@@ -120,12 +130,12 @@ static int run_replay(const arguments *given) { return run(given, false); }
 static int run_purge(const arguments *given) { return run(given, true); }
 
 static const command_option OPTIONS[] = {
-    {"all", NULL, "all that the route has"}, {"json", NULL, "the counts as JSON"}, {0}};
+    {"all", NULL, "all that the route has now"}, {"json", NULL, "the counts as JSON"}, {0}};
 
 const command COMMAND_DEAD_REPLAY = {
     .group = "dead",
     .name = "replay",
-    .operands = "ROUTE SEQUENCE...",
+    .operands = "ROUTE [SEQUENCE...]",
     .least = 1,
     .most = -1,
     .summary = "send dead letters once more",
@@ -142,7 +152,7 @@ const command COMMAND_DEAD_REPLAY = {
 const command COMMAND_DEAD_PURGE = {
     .group = "dead",
     .name = "purge",
-    .operands = "ROUTE SEQUENCE...",
+    .operands = "ROUTE [SEQUENCE...]",
     .least = 1,
     .most = -1,
     .summary = "delete dead letters for good",

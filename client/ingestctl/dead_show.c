@@ -7,15 +7,20 @@ typedef Ingest__V1__GetDeadLetterResponse response;
 
 static void print_letter(const response *it) {
     const Ingest__V1__DeadLetter *letter = it->dead_letter;
-    (void)printf("route     %s\nsequence  %llu\n", letter->route,
-                 (unsigned long long)letter->sequence);
-    (void)printf("source    %s\nid        %s\nkey       %s\ntype      %s\n", letter->source,
-                 letter->id, letter->key, letter->type);
-    (void)printf("accepted  %s\nfirst     %s\nlast      %s\nattempts  %u\n",
-                 time_text(letter->accepted_at), time_text(letter->first_attempt_at),
-                 time_text(letter->last_attempt_at), letter->attempts);
-    (void)printf("error     %d %s\nreason    %s\nsize      %s\nevent     ", letter->error_code,
-                 letter->error, letter->reason, size_text(letter->size_bytes));
+    print_line("route", "%s", letter->route);
+    print_line("sequence", "%llu", (unsigned long long)letter->sequence);
+    print_line("source", "%s", letter->source);
+    print_line("id", "%s", letter->id);
+    print_line("key", "%s", letter->key);
+    print_line("type", "%s", letter->type);
+    print_line("accepted", "%s", time_text(letter->accepted_at));
+    print_line("first", "%s", time_text(letter->first_attempt_at));
+    print_line("last", "%s", time_text(letter->last_attempt_at));
+    print_line("attempts", "%u", letter->attempts);
+    print_line("error", "%d %s", letter->error_code, letter->error);
+    print_line("reason", "%s", letter->reason);
+    print_line("size", "%s", size_text(letter->size_bytes));
+    (void)printf("%-9s ", "event");
     if (it->event) print_message_json(stdout, &it->event->base);
     (void)putchar('\n');
 }

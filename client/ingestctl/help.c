@@ -17,7 +17,8 @@ static const struct {
     {EX_SOFTWARE, "an error that should not be"},
     {EX_IOERR, "reading or writing failed"},
     {EX_TEMPFAIL,
-     "not now: the folder is in use (stop the server), or the server is full; try again"},
+     "not now: the folder is in use (stop the server), the server is full, or ^C; again later"},
+    {EX_PROTOCOL, "the server does not know the call: an older one, or none of ours"},
     {EX_NOPERM, "the server does not allow it"},
     {EX_CONFIG, "the store was written by a newer version"},
 };
@@ -63,10 +64,11 @@ static void print_exit_codes(FILE *out) {
         (void)fprintf(out, "  %-3d %s\n", EXIT_CODES[i].code, EXIT_CODES[i].meaning);
 }
 
-void print_overview(FILE *out) {
+void print_overview(FILE *out, const char *group) {
     (void)fprintf(out, "usage: ingestctl COMMAND [OPTION...] [OPERAND...]\n\n");
     for (const command *const *it = COMMANDS; *it; it++)
-        (void)fprintf(out, "  %-14s %s\n", command_title(*it), (*it)->summary);
+        if (!group || strcmp((*it)->group, group) == 0)
+            (void)fprintf(out, "  %-14s %s\n", command_title(*it), (*it)->summary);
     (void)fprintf(out,
                   "\n  ingestctl COMMAND --help tells more; --version; --man is the manual page\n");
     print_exit_codes(out);

@@ -1,6 +1,10 @@
-/* The first line tells what it is: an object of its own, and lines follow; else a document. */
+/*
+ * The first line tells what it is: a list, or an object that goes on in the next line, is a
+ * document; all else is lines. A signal that ends a read is the end, and no error.
+ */
 #include "client/ingestctl/input.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,7 +19,7 @@ typedef Google__Protobuf__Value value_message;
 
 struct input {
     FILE *file;
-    char id_prefix[201]; /* "": ids are random */
+    char id_prefix[INPUT_ID_PREFIX_MAX + 1]; /* "": ids are random */
     bool failed;
     uint64_t number, read_bytes;
     off_t size; /* of the file; 0: not known */
@@ -31,18 +35,21 @@ struct input {
     char error[JSON_WHY_SIZE]; /* the document is none */
 };
 
-static bool is_blank(const char *text) { return text[strspn(text, " \t\r\n")] == '\0'; }
+/* After a read that ended before its time. */
+static void note_error(input *it) {
+    if (!feof(it->file) && errno != EINTR) it->failed = true;
+}
 
+static size_t blanks(const input *it) { return strspn(it->line, " \t\r\n"); }
+
+/* Passes over empty lines. What an error cuts off is no line. */
 static bool read_line(input *it) {
     do {
         it->line_length = getline(&it->line, &it->line_size, it->file);
-        if (it->line_length < 0) {
-            if (ferror(it->file)) it->failed = true;
-            return false;
-        }
+        if (it->line_length < 0 || ferror(it->file)) return note_error(it), false;
         it->number++;
         it->read_bytes += (uint64_t)it->line_length;
-    } while (is_blank(it->line));
+    } while (blanks(it) == (size_t)it->line_length);
     return true;
 }
 
@@ -54,7 +61,8 @@ static char *read_rest(input *it, size_t *len) {
     if (*len > DOCUMENT_MAX) *len = DOCUMENT_MAX;
     memcpy(text, it->line, *len);
     *len += fread(text + *len, 1, DOCUMENT_MAX + 1 - *len, it->file);
-    it->failed = ferror(it->file) || *len > DOCUMENT_MAX;
+    if (*len > DOCUMENT_MAX) it->failed = true;
+    if (ferror(it->file)) note_error(it);
     it->read_bytes = *len;
     return text;
 }
@@ -84,8 +92,7 @@ static void read_document(input *it) {
     if (all) take_document(it, all);
 }
 
-/* Whether the first line is a whole object. */
-static bool is_line(const input *it) {
+static bool is_whole_object(const input *it) {
     arena scratch;
     char why[JSON_WHY_SIZE];
     arena_init(&scratch, NULL, 0);
@@ -95,9 +102,19 @@ static bool is_line(const input *it) {
     return whole;
 }
 
-/* Of all that the file holds; it is at its start again afterwards. */
+static bool is_document(const input *it) {
+    const char begin = it->line[blanks(it)];
+    if (begin == '[') return true;
+    if (begin != '{' || is_whole_object(it)) return false;
+    const int next = getc(it->file); /* another line, or more of the object? */
+    (void)ungetc(next, it->file);
+    return next != '{';
+}
+
+/* Of all that is ahead in the file, which is where it was afterwards. */
 static void hash_file(input *it) {
     char part[65536];
+    const off_t start = ftello(it->file);
     size_t len;
     XXH3_state_t *state = XXH3_createState();
     if (!state) abort();
@@ -107,7 +124,7 @@ static void hash_file(input *it) {
     (void)snprintf(it->id_prefix, sizeof it->id_prefix, "%016llx",
                    (unsigned long long)XXH3_64bits_digest(state));
     (void)XXH3_freeState(state);
-    if (ferror(it->file) || fseeko(it->file, 0, SEEK_SET) != 0) it->failed = true;
+    if (ferror(it->file) || fseeko(it->file, start, SEEK_SET) != 0) it->failed = true;
 }
 
 input *input_open(const char *path, const char *id_prefix) {
@@ -124,7 +141,7 @@ input *input_open(const char *path, const char *id_prefix) {
     else if (it->size > 0)
         hash_file(it);
     it->ahead = read_line(it);
-    if (it->ahead && !is_line(it)) read_document(it);
+    if (it->ahead && is_document(it)) read_document(it);
     return it;
 }
 

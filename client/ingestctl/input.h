@@ -13,7 +13,10 @@
 
 typedef struct input input;
 
-/* "-" is standard input. `id_prefix`: see input_next; NULL: none. NULL: errno says why. */
+enum { INPUT_ID_PREFIX_MAX = 200 };
+
+/* "-" is standard input, from where it stands. `id_prefix`: see input_next, at most
+ * INPUT_ID_PREFIX_MAX bytes; NULL: none. NULL: errno says why. */
 input *input_open(const char *path, const char *id_prefix);
 void input_close(input *it);
 

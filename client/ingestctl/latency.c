@@ -31,3 +31,10 @@ uint64_t latency_quantile_us(const latency *it, double q) {
     }
     return 0;
 }
+
+uint64_t latency_below(const latency *it, uint64_t us) {
+    uint64_t seen = 0;
+    for (size_t i = 0; us > 0 && i < bucket_of(us); i++)
+        seen += it->buckets[i];
+    return seen;
+}

@@ -19,4 +19,7 @@ void latency_add(latency *it, uint64_t us, uint64_t times);
 /* The upper end of the bucket in which the quantile lies, 0 <= q <= 1; 0 when there is none. */
 uint64_t latency_quantile_us(const latency *it, double q);
 
+/* How many were below a power of two, as far as the buckets tell it apart: 1 and more. */
+uint64_t latency_below(const latency *it, uint64_t us);
+
 #endif

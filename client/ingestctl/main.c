@@ -35,31 +35,44 @@ static bool asks_for_help(int argc, char **argv) {
     return false;
 }
 
+/* `word` itself, if it is a group of commands; else NULL. */
+static const char *find_group(const char *word) {
+    for (const command *const *it = COMMANDS; *it; it++)
+        if (*word && strcmp((*it)->group, word) == 0) return word;
+    return NULL;
+}
+
 static int run_none(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "--help";
+    const char *group = find_group(word);
     if (strcmp(word, "--version") == 0) return printf("ingestctl %s\n", INGEST_VERSION), EX_OK;
     if (strcmp(word, "--man") == 0) return print_manual(stdout), EX_OK;
-    if (asks_for_help(argc, argv) || argc == 1) return print_overview(stdout), EX_OK;
-    print_overview(stderr);
+    if (asks_for_help(argc, argv) || argc == 1) return print_overview(stdout, group), EX_OK;
+    print_overview(stderr, group);
     (void)fprintf(stderr, "\ningestctl: there is no command \"%s%s%s\"\n", word,
                   argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
     return EX_USAGE;
 }
 
+/* A full disk is told, although the command itself went well. */
+static int end(int code) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return code;
+    (void)fprintf(stderr, "ingestctl: the output could not be written\n");
+    return code == EX_OK ? EX_IOERR : code;
+}
+
 int main(int argc, char **argv) {
     int words;
     const command *it = find_command(argc, argv, &words);
-    if (!it) return run_none(argc, argv);
+    if (!it) return end(run_none(argc, argv));
     if (asks_for_help(argc - words, argv + words)) {
         print_usage(stdout, it);
-        return EX_OK;
+        return end(EX_OK);
     }
     arguments given;
     if (!arguments_parse(it, argc - words, argv + words, &given)) {
         (void)fprintf(stderr, "ingestctl %s --help tells more\n", command_title(it));
         return EX_USAGE;
     }
-    const int code = it->run(&given);
-    if (fflush(stdout) != 0 && code == EX_OK) return EX_IOERR;
-    return code;
+    return end(it->run(&given));
 }

@@ -176,6 +176,40 @@ void print_message_json(FILE *out, const ProtobufCMessage *message) {
     (void)fputc('}', out);
 }
 
+void print_plain(FILE *out, bytes text) {
+    while (text.len > 0) {
+        const size_t sound = utf8_prefix(text);
+        for (size_t i = 0; i < sound; i++) {
+            /* C0, DEL, and C1, which is C2 80 to C2 9F */
+            const uint8_t c = text.data[i];
+            const bool steers =
+                c < 0x20 || c == 0x7f || (c == 0xc2 && i + 1 < sound && text.data[i + 1] < 0xa0);
+            (void)fputc(steers ? '?' : c, out);
+            i += steers && c == 0xc2;
+        }
+        if (sound < text.len) (void)fputc('?', out);
+        const size_t past = sound < text.len ? sound + 1 : sound;
+        text = bytes_of(text.data + past, text.len - past);
+    }
+}
+
+static char *text_of(const char *format, va_list args) {
+    char *text;
+    if (vasprintf(&text, format, args) < 0) abort();
+    return text;
+}
+
+void print_line(const char *name, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *text = text_of(format, args);
+    va_end(args);
+    (void)printf("%-9s ", name);
+    print_plain(stdout, bytes_of_string(text));
+    (void)putchar('\n');
+    free(text);
+}
+
 /* ---- tables -------------------------------------------------------------------------------- */
 
 struct table {
@@ -203,11 +237,9 @@ table *table_new(const char *const *headings, size_t columns) {
 
 void table_add(table *it, const char *format, ...) {
     va_list args;
-    char *cell;
     va_start(args, format);
-    if (vasprintf(&cell, format, args) < 0) abort();
+    add_cell(it, text_of(format, args));
     va_end(args);
-    add_cell(it, cell);
 }
 
 static const char *shown(const table *it, size_t cell) {
@@ -215,19 +247,39 @@ static const char *shown(const table *it, size_t cell) {
     return cell < it->columns && text[0] == '>' ? text + 1 : text;
 }
 
-void table_print(FILE *out, table *it) {
+/* In characters, as a terminal shows most of them. */
+static int width_of(const char *text) {
+    int width = 0;
+    for (; *text; text++)
+        width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+static int column_width(const table *it, size_t column) {
+    int width = 0;
+    for (size_t cell = column; cell < it->count; cell += it->columns)
+        if (width_of(shown(it, cell)) > width) width = width_of(shown(it, cell));
+    return width;
+}
+
+void table_print(FILE *out, const table *it) {
+    int *widths = calloc(it->columns, sizeof *widths);
+    if (!widths) abort();
+    for (size_t column = 0; column < it->columns; column++)
+        widths[column] = column_width(it, column);
     for (size_t cell = 0; cell < it->count; cell++) {
         const size_t column = cell % it->columns;
-        int width = 0;
-        for (size_t i = column; i < it->count; i += it->columns)
-            if ((int)strlen(shown(it, i)) > width) width = (int)strlen(shown(it, i));
+        const char *text = shown(it, cell);
+        const int gap = widths[column] - width_of(text);
         const bool right = it->cells[column][0] == '>', last = column + 1 == it->columns;
-        if (right)
-            (void)fprintf(out, "%*s", width, shown(it, cell));
-        else
-            (void)fprintf(out, "%-*s", last ? 0 : width, shown(it, cell));
-        (void)fputs(last ? "\n" : "  ", out);
+        (void)fprintf(out, "%*s", right ? gap : 0, "");
+        print_plain(out, bytes_of_string(text));
+        (void)fprintf(out, "%*s%s", right || last ? 0 : gap, "", last ? "\n" : "  ");
     }
+    free(widths);
+}
+
+void table_free(table *it) {
     for (size_t cell = 0; cell < it->count; cell++)
         free(it->cells[cell]);
     free(it->cells);

@@ -18,12 +18,18 @@ void print_json_bytes(FILE *out, bytes text);
  * that are not set are printed, so that scripts find them; google.protobuf.Any is left out. */
 void print_message_json(FILE *out, const ProtobufCMessage *message);
 
+/* A text from elsewhere, for people: what would steer a terminal, or is not UTF-8, becomes '?'. */
+void print_plain(FILE *out, bytes text);
+/* "sequence  4711" on a line of its own, by print_plain. */
+void print_line(const char *name, const char *format, ...) PRINTF_LIKE(2, 3);
+
 /* A table: rows of cells, printed when all widths are known. The first row is the heading; columns
  * whose name begins with '>' are aligned to the right. */
 typedef struct table table;
 table *table_new(const char *const *headings, size_t columns);
+void table_free(table *it);
 void table_add(table *it, const char *format, ...) PRINTF_LIKE(2, 3); /* the next cell */
-void table_print(FILE *out, table *it);                               /* and frees it */
+void table_print(FILE *out, const table *it);
 
 /* For people; the text is good until the fourth call after it. */
 const char *time_text(const Google__Protobuf__Timestamp *time); /* "-" for NULL */

@@ -12,13 +12,17 @@ static const char *state_name(int32_t state) {
 }
 
 static void print_status(const response *it) {
-    (void)printf("state     %s\n", state_name(it->state));
-    if (it->state != INGEST__V1__EVENT_STATE__EVENT_STATE_UNKNOWN)
-        (void)printf("route     %s\nsequence  %llu\naccepted  %s\n", it->route,
-                     (unsigned long long)it->sequence, time_text(it->accepted_at));
-    if (it->state == INGEST__V1__EVENT_STATE__EVENT_STATE_DEAD)
-        (void)printf("dead      %s\nreason    %s\n", time_text(it->dead_at), it->reason);
-    (void)printf("store     %s\n", it->store);
+    print_line("state", "%s", state_name(it->state));
+    if (it->state != INGEST__V1__EVENT_STATE__EVENT_STATE_UNKNOWN) {
+        print_line("route", "%s", it->route);
+        print_line("sequence", "%llu", (unsigned long long)it->sequence);
+        print_line("accepted", "%s", time_text(it->accepted_at));
+    }
+    if (it->state == INGEST__V1__EVENT_STATE__EVENT_STATE_DEAD) {
+        print_line("dead", "%s", time_text(it->dead_at));
+        print_line("reason", "%s", it->reason);
+    }
+    print_line("store", "%s", it->store);
 }
 
 static int run(const arguments *given) {

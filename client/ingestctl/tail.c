@@ -3,13 +3,14 @@
  * no group and committing nothing, so that nobody is disturbed. One thread.
  */
 #include <librdkafka/rdkafka.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/ingestctl/command.h"
 #include "client/ingestctl/output.h"
+#include "client/ingestctl/stop.h"
 #include "ingest/v1/events.pb-c.h"
+#include "storage/utf8.h"
 
 enum { METADATA_MS = 10000, POLL_MS = 200, TOPICS_MAX = 64 };
 
@@ -21,13 +22,6 @@ typedef struct follower {
     uint64_t left; /* records to be shown */
 } follower;
 
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    (void)number;
-    interrupted = 1;
-}
-
 /* ---- a record ------------------------------------------------------------------------------ */
 
 static bytes header_of(const rd_kafka_headers_t *all, const char *name) {
@@ -37,15 +31,23 @@ static bytes header_of(const rd_kafka_headers_t *all, const char *name) {
     return bytes_of(value, size);
 }
 
+/* JSON as a line of its own may hold it. */
+static bool is_json(bytes value, bytes content_type) {
+    const bytes json = bytes_of_string("application/json");
+    if (content_type.len < json.len || memcmp(content_type.data, json.data, json.len) != 0)
+        return false;
+    if (utf8_prefix(value) < value.len) return false;
+    for (size_t i = 0; i < value.len; i++)
+        if (value.data[i] < 0x20 || value.data[i] == 0x7f) return false;
+    return true;
+}
+
 /* What stands in the record: JSON as it is, an event in protobuf as JSON, other bytes as text. */
 static void print_value(bytes value, bytes content_type) {
-    const bytes json = bytes_of_string("application/json");
-    const bool is_json =
-        content_type.len >= json.len && memcmp(content_type.data, json.data, json.len) == 0;
     Ingest__V1__Event *event = NULL;
     if (!value.data) {
         (void)fputs("null", stdout);
-    } else if (is_json) {
+    } else if (is_json(value, content_type)) {
         (void)fwrite(value.data, 1, value.len, stdout);
     } else if ((event = ingest__v1__event__unpack(NULL, value.len, value.data)) != NULL) {
         print_message_json(stdout, &event->base);
@@ -55,22 +57,28 @@ static void print_value(bytes value, bytes content_type) {
     }
 }
 
+static void print_named(const char *name, bytes text) {
+    (void)printf("%s=", name);
+    print_plain(stdout, text);
+    (void)putchar(' ');
+}
+
 static void print_for_people(const rd_kafka_message_t *it, const rd_kafka_headers_t *headers) {
-    const bytes type = header_of(headers, "ce_type"), id = header_of(headers, "ce_id");
     const bytes group = header_of(headers, "ce_groupid");
-    const bytes index = header_of(headers, "ce_groupindex"),
-                size = header_of(headers, "ce_groupsize");
     const int64_t ms = rd_kafka_message_timestamp(it, NULL);
     const Google__Protobuf__Timestamp time = {.seconds = ms / 1000,
                                               .nanos = (int32_t)(ms % 1000) * 1000000};
-    (void)printf("%s %s/%d@%lld %.*s id=%.*s key=%.*s ", time_text(&time),
-                 rd_kafka_topic_name(it->rkt), it->partition, (long long)it->offset, (int)type.len,
-                 (const char *)type.data, (int)id.len, (const char *)id.data, (int)it->key_len,
-                 it->key ? (const char *)it->key : "");
-    if (group.data)
-        (void)printf("group=%.*s %.*s/%.*s ", (int)group.len, (const char *)group.data,
-                     (int)index.len, (const char *)index.data, (int)size.len,
-                     (const char *)size.data);
+    (void)printf("%s %s/%d@%lld ", time_text(&time), rd_kafka_topic_name(it->rkt), it->partition,
+                 (long long)it->offset);
+    print_plain(stdout, header_of(headers, "ce_type"));
+    (void)putchar(' ');
+    print_named("id", header_of(headers, "ce_id"));
+    print_named("key", bytes_of(it->key, it->key_len));
+    if (group.data) {
+        print_named("group", group);
+        print_named("index", header_of(headers, "ce_groupindex"));
+        print_named("of", header_of(headers, "ce_groupsize"));
+    }
     print_value(bytes_of(it->payload, it->len), header_of(headers, "content-type"));
     (void)putchar('\n');
 }
@@ -145,8 +153,8 @@ static bool open_consumer(follower *it) {
     return complain(it->given, 0, "%s", why);
 }
 
-/* The partitions of a topic into the list; false: said on stderr. */
-static bool add_topic(const follower *it, rd_kafka_topic_partition_list_t *list, const char *name) {
+/* The partitions of a topic into the list. */
+static int add_topic(const follower *it, rd_kafka_topic_partition_list_t *list, const char *name) {
     const int64_t from =
         flag(it->given, "from-beginning") ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END;
     const struct rd_kafka_metadata *found;
@@ -154,27 +162,29 @@ static bool add_topic(const follower *it, rd_kafka_topic_partition_list_t *list,
     rd_kafka_resp_err_t error = rd_kafka_metadata(it->consumer, 0, topic, &found, METADATA_MS);
     rd_kafka_topic_destroy(topic);
     if (error)
-        return complain(it->given, 0, "Kafka cannot be reached: %s", rd_kafka_err2str(error));
+        return complain(it->given, EX_UNAVAILABLE, "Kafka cannot be reached: %s",
+                        rd_kafka_err2str(error));
     error = found->topics[0].err;
     for (int i = 0; i < found->topics[0].partition_cnt; i++)
         rd_kafka_topic_partition_list_add(list, name, found->topics[0].partitions[i].id)->offset =
             from;
     rd_kafka_metadata_destroy(found);
-    return !error || complain(it->given, 0, "topic %s: %s", name, rd_kafka_err2str(error));
+    if (!error) return EX_OK;
+    return complain(it->given, EX_NOINPUT, "topic %s: %s", name, rd_kafka_err2str(error));
 }
 
-static bool assign(const follower *it) {
+static int assign(const follower *it) {
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(16);
-    bool good = true;
-    for (size_t i = 0; good && i < it->topic_count; i++)
-        good = add_topic(it, list, it->topics[i]);
-    if (good) good = rd_kafka_assign(it->consumer, list) == RD_KAFKA_RESP_ERR_NO_ERROR;
+    int code = EX_OK;
+    for (size_t i = 0; code == EX_OK && i < it->topic_count; i++)
+        code = add_topic(it, list, it->topics[i]);
+    if (code == EX_OK && rd_kafka_assign(it->consumer, list)) code = EX_SOFTWARE;
     rd_kafka_topic_partition_list_destroy(list);
-    return good;
+    return code;
 }
 
 static int follow(follower *it) {
-    while (it->left > 0 && !interrupted && !ferror(stdout)) {
+    while (it->left > 0 && !stop_asked() && !ferror(stdout)) {
         rd_kafka_message_t *record = rd_kafka_consumer_poll(it->consumer, POLL_MS);
         if (!record) continue;
         if (!record->err)
@@ -194,11 +204,10 @@ static int run(const arguments *given) {
     it.topic_count = given->operand_count ? (size_t)given->operand_count : 2;
     memcpy(it.topics, given->operand_count ? given->operands : usual,
            it.topic_count * sizeof *it.topics);
-    const struct sigaction stop = {.sa_handler = interrupt};
-    (void)sigaction(SIGINT, &stop, NULL);
-    (void)sigaction(SIGTERM, &stop, NULL);
+    stop_on_signals();
     if (!open_consumer(&it)) return EX_USAGE;
-    const int code = assign(&it) ? follow(&it) : EX_UNAVAILABLE;
+    int code = assign(&it);
+    if (code == EX_OK) code = follow(&it);
     (void)rd_kafka_consumer_close(it.consumer);
     rd_kafka_destroy(it.consumer);
     return code;

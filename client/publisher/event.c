@@ -152,14 +152,18 @@ void ingest_event_set_key(ingest_event *event, const char *key) {
     if (sound(event)) event->message.key = sound_text(event, "event.key", key);
 }
 
-void ingest_event_set_time(ingest_event *event, int64_t unix_ms) {
+void event_set_time(ingest_event *event, int64_t seconds, int32_t nanos) {
     if (!sound(event)) return;
     Google__Protobuf__Timestamp *time = arena_alloc(&event->memory, sizeof *time);
     google__protobuf__timestamp__init(time);
-    const int64_t ms = unix_ms % 1000, before = ms < 0; /* nanos count forwards */
-    time->seconds = unix_ms / 1000 - before;
-    time->nanos = (int32_t)(ms + before * 1000) * 1000000;
+    time->seconds = seconds;
+    time->nanos = nanos;
     event->message.time = time;
+}
+
+void ingest_event_set_time(ingest_event *event, int64_t unix_ms) {
+    const int64_t ms = unix_ms % 1000, before = ms < 0; /* nanos count forwards */
+    event_set_time(event, unix_ms / 1000 - before, (int32_t)(ms + before * 1000) * 1000000);
 }
 
 bool event_has_own_id(const ingest_event *event) { return event->message.id != event->made_id; }

@@ -28,6 +28,8 @@ void event_complain(ingest_event *event, const char *field, const char *format, 
 /* Of the transaction or the informative; the entity of the latter. NULL: as it was. */
 void event_set_name(ingest_event *event, const char *name);
 void event_set_entity(ingest_event *event, const char *entity_id);
+/* When it happened, since 1970; 0 to 999,999,999 ns. */
+void event_set_time(ingest_event *event, int64_t seconds, int32_t nanos);
 /* Replaces what was set. Borrowed: it must be in memory that the event adopts. */
 void event_operation_struct(ingest_operation *op, const Google__Protobuf__Struct *data);
 /* Takes over all that was allocated from it; to be called once. */

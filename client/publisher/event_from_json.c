@@ -58,61 +58,63 @@ static const object_message *object_of(ingest_event *event, const char *path, co
 
 /* ---- times and bytes ----------------------------------------------------------------------- */
 
-/* `count` digits; negative: there are none. Moves `at` past them. */
-static int take_digits(const char **at, int count) {
-    int value = 0;
-    for (; count > 0; count--, (*at)++) {
-        if (**at < '0' || **at > '9') return -1;
-        value = value * 10 + (**at - '0');
-    }
-    return value;
+/* Whether the text begins as the pattern does, with any digit for each 0. */
+static bool begins_like(const char *text, const char *pattern) {
+    for (; *pattern; text++, pattern++)
+        if (*pattern == '0' ? *text < '0' || *text > '9' : *text != *pattern) return false;
+    return true;
 }
 
-static bool take_mark(const char **at, const char *marks) {
-    const bool there = **at && strchr(marks, **at);
-    *at += there;
-    return there;
+static int number_at(const char *text, int digits) {
+    int number = 0;
+    while (digits-- > 0)
+        number = number * 10 + *text++ - '0';
+    return number;
 }
 
-static bool within(int value, int least, int most) { return value >= least && value <= most; }
-
-/* "Z", or hours and minutes ahead of UTC; nothing may follow. */
-static bool take_offset(const char *at, int *minutes) {
-    *minutes = 0;
-    if (take_mark(&at, "Zz")) return !*at;
-    const int sign = *at == '-' ? -1 : 1;
-    if (!take_mark(&at, "+-")) return false;
-    const int hours = take_digits(&at, 2), colon = take_mark(&at, ":");
-    const int rest = take_digits(&at, 2);
-    *minutes = sign * (hours * 60 + rest);
-    return colon && within(hours, 0, 23) && within(rest, 0, 59) && !*at;
+/* "", or a point and one to nine digits; passes over them. */
+static bool parse_fraction(const char **text, int32_t *nanos) {
+    *nanos = 0;
+    if (**text != '.') return true;
+    const size_t digits = strspn(++*text, "0123456789");
+    if (digits < 1 || digits > 9) return false;
+    *nanos = number_at(*text, (int)digits);
+    for (size_t i = digits; i < 9; i++)
+        *nanos *= 10;
+    *text += digits;
+    return true;
 }
 
-/* RFC 3339, with any offset; to the millisecond. */
-static bool parse_time(const char *at, int64_t *unix_ms) {
-    struct tm day = {0};
-    int ms = 0, offset;
-    const int year = take_digits(&at, 4), dash = take_mark(&at, "-");
-    const int month = take_digits(&at, 2), second_dash = take_mark(&at, "-");
-    day.tm_mday = take_digits(&at, 2);
-    const int mark = take_mark(&at, "Tt ");
-    day.tm_hour = take_digits(&at, 2);
-    const int colon = take_mark(&at, ":");
-    day.tm_min = take_digits(&at, 2);
-    const int second_colon = take_mark(&at, ":");
-    day.tm_sec = take_digits(&at, 2);
-    if (take_mark(&at, "."))
-        for (int digits = 0, unit = 100; *at >= '0' && *at <= '9' && digits < 9; digits++, at++) {
-            ms += (*at - '0') * unit;
-            unit /= 10;
-        }
-    if (!dash || !second_dash || !mark || !colon || !second_colon || !within(year, 1, 9999) ||
-        !within(month, 1, 12) || !within(day.tm_mday, 1, 31) || !within(day.tm_hour, 0, 23) ||
-        !within(day.tm_min, 0, 59) || !within(day.tm_sec, 0, 60) || !take_offset(at, &offset))
+static bool parse_offset(const char *text, int64_t *offset_s) {
+    static const char PATTERN[] = "00:00";
+    *offset_s = 0;
+    if (strcmp(text, "Z") == 0) return true;
+    if ((*text != '+' && *text != '-') || !begins_like(text + 1, PATTERN) || text[sizeof PATTERN])
         return false;
-    day.tm_year = year - 1900;
-    day.tm_mon = month - 1;
-    *unix_ms = ((int64_t)timegm(&day) - (int64_t)offset * 60) * 1000 + ms;
+    const int hours = number_at(text + 1, 2), minutes = number_at(text + 4, 2);
+    *offset_s = (*text == '+' ? 60 : -60) * (int64_t)(hours * 60 + minutes);
+    return hours < 24 && minutes < 60;
+}
+
+/* RFC 3339, as protobuf's JSON has it: any offset, up to nine digits of fraction. */
+static bool parse_time(const char *text, int64_t *seconds, int32_t *nanos) {
+    static const char PATTERN[] = "0000-00-00T00:00:00";
+    if (!begins_like(text, PATTERN)) return false;
+    const struct tm given = {.tm_year = number_at(text, 4) - 1900,
+                             .tm_mon = number_at(text + 5, 2) - 1,
+                             .tm_mday = number_at(text + 8, 2),
+                             .tm_hour = number_at(text + 11, 2),
+                             .tm_min = number_at(text + 14, 2),
+                             .tm_sec = number_at(text + 17, 2)};
+    struct tm at = given;
+    int64_t offset_s;
+    *seconds = timegm(&at); /* makes the 3rd of March of the 31st of February */
+    if (at.tm_mon != given.tm_mon || at.tm_mday != given.tm_mday || at.tm_hour != given.tm_hour ||
+        at.tm_min != given.tm_min || at.tm_sec != given.tm_sec)
+        return false;
+    const char *rest = text + sizeof PATTERN - 1;
+    if (!parse_fraction(&rest, nanos) || !parse_offset(rest, &offset_s)) return false;
+    *seconds -= offset_s;
     return true;
 }
 
@@ -220,10 +222,11 @@ static void set_attributes(ingest_event *event, const object_message *all) {
 }
 
 static void set_time(ingest_event *event, const char *text) {
-    int64_t unix_ms;
+    int64_t seconds;
+    int32_t nanos;
     if (!text) return;
-    if (parse_time(text, &unix_ms))
-        ingest_event_set_time(event, unix_ms);
+    if (parse_time(text, &seconds, &nanos))
+        event_set_time(event, seconds, nanos);
     else
         event_complain(event, "event.time", "\"%.60s\" is not a time as in RFC 3339", text);
 }

@@ -10,18 +10,21 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
-from harness.client import transaction
+from harness.client import admin_service_pb2, admin_service_pb2_grpc, status_pb2, transaction
 from harness.consumer import read_all
 from harness.paths import BUILD
 from harness.process import free_port, wait_for
 from harness.tools import run
+from scripted_server import ok, refusal
 
 INGESTCTL = str(BUILD / "release/ingestctl")
-USAGE, REFUSED, NOT_FOUND, UNAVAILABLE, IO_ERROR = 64, 65, 66, 69, 74
+USAGE, REFUSED, NOT_FOUND, UNAVAILABLE, IO_ERROR, AGAIN, PROTOCOL, NOT_ALLOWED = 64, 65, 66, 69, 74, 75, 76, 77
 
 
 def ctl(*words: str, server=None, input: str | None = None, expect: int = 0, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -75,12 +78,52 @@ def test_publish_interrupted_goes_on(kafka, server, tmp_path, how):
     half.send_signal(getattr(signal, how))
     _, said = half.communicate(timeout=30)
     if how == "SIGINT":
-        assert half.returncode == 75 and b"goes on" in said, said
+        assert half.returncode == AGAIN and b"goes on" in said, said
     assert it.metrics().total("ingest_events_accepted_total") < 3000
     rest = ctl_json("publish", str(file), server=it)
     assert rest["stored"] == 3000 and rest["duplicates"] > 0
     counts = published(it, kafka, 3000)
     assert len(counts) == 3000 and set(counts.values()) == {1}
+
+
+def test_publish_interrupted_while_it_reads(kafka, server):
+    """A pipe that stays open, with half a line in it: no event, and no error of reading."""
+    it = server(kafka)
+    words = [INGESTCTL, "publish", "--json", "--server", it.target]
+    reading = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    reading.stdin.write(line(1) + line(2)[:40])
+    reading.stdin.flush()
+    wait_for(lambda: it.metrics().total("ingest_events_accepted_total") == 1, "the first to be stored", interval=0.02)
+    reading.send_signal(signal.SIGINT)
+    assert reading.wait(10) == AGAIN
+    said = reading.stdout.read(), reading.stderr.read()
+    assert (json.loads(said[0])["stored"], json.loads(said[0])["refused"]) == (1, 0) and "stopped at 1" in said[1]
+
+
+def test_publish_interrupted_while_nobody_answers(tmp_path):
+    """^C waits a little for the answers, whatever --timeout is; the second one does not."""
+    file = lines(tmp_path, 3)
+    words = [INGESTCTL, "publish", str(file), "--json", "--timeout", "600000", "--server", f"127.0.0.1:{free_port()}"]
+    patient, hasty = (subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2))
+    time.sleep(0.5)
+    for each in (patient, hasty, hasty):
+        each.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert hasty.wait(2) == -signal.SIGINT
+    out, _ = patient.communicate(timeout=8)
+    assert patient.returncode == AGAIN and json.loads(out)["unanswered"] == 3
+
+
+def test_publish_ends_at_what_concerns_all(scripted, tmp_path):
+    """No token, another server, or nobody: the rest of the file is not tried."""
+    file = lines(tmp_path, 20000)
+    for code, expected in ((grpc.StatusCode.UNAUTHENTICATED, NOT_ALLOWED), (grpc.StatusCode.UNIMPLEMENTED, PROTOCOL)):
+        it = scripted(lambda event, code=code: refusal(code, "said the script"))
+        done = ctl("publish", str(file), "--json", "--window", "100", server=it, expect=expected)
+        assert "said the script" in done.stderr and len(it.events) < 1000
+    silent = scripted(lambda event: None)
+    done = ctl("publish", str(file), "--json", "--window", "100", "--timeout", "500", server=silent, expect=UNAVAILABLE)
+    assert len(silent.events) <= json.loads(done.stdout)["unanswered"] < 1000
 
 
 def test_publish_tells_what_is_refused(server, kafka, tmp_path):
@@ -103,6 +146,9 @@ def test_publish_tells_what_is_refused(server, kafka, tmp_path):
     assert "event.time" in said["7"]
     rejects = (tmp_path / "rejects").read_text().splitlines()
     assert [text.splitlines()[number - 1] for number in (3, 4, 5, 7)] == sorted(rejects, key=text.splitlines().index)
+    kept = (tmp_path / "rejects").read_text()
+    ctl("publish", str(tmp_path / "rejects"), "--rejects", str(tmp_path / "rejects"), server=it, expect=USAGE)
+    assert (tmp_path / "rejects").read_text() == kept
 
 
 def test_publish_a_document_and_a_pipe(server, kafka, tmp_path):
@@ -118,6 +164,7 @@ def test_publish_a_document_and_a_pipe(server, kafka, tmp_path):
     assert ctl_json("publish", "--source", "otp", "--ack", "published", server=it, input=json.dumps(notice))["stored"] == 1
     ctl("publish", str(tmp_path / "nothing"), server=it, expect=NOT_FOUND)
     ctl("publish", "--rate", "many", server=it, input="", expect=USAGE)
+    ctl("publish", "--id-prefix", "x" * 201, server=it, input="", expect=USAGE)
 
 
 def test_publish_shows_progress_on_a_terminal_only(server, kafka, tmp_path):
@@ -153,7 +200,7 @@ def test_status_and_backlog(server, kafka):
     ctl("status", "one", server=it, expect=USAGE)
     routes = {route["route"]: route for route in ctl_json("backlog", server=it)["routes"]}
     assert routes["transactions"]["published"] == "1" and routes["transactions"]["state"] == "PUBLISHER_STATE_RUNNING"
-    assert re.search(r"^transactions +0 .* RUNNING", ctl("backlog", server=it).stdout, re.MULTILINE)
+    assert re.search(r"^transactions +RUNNING +0 ", ctl("backlog", server=it).stdout, re.MULTILINE)
     environment = {**os.environ, "INGEST_SERVER": it.target}
     watching = subprocess.Popen([INGESTCTL, "backlog", "--watch=1"], stdout=subprocess.PIPE, text=True, env=environment)
     time.sleep(2.5)
@@ -174,7 +221,7 @@ def test_tail(server, kafka):
     time.sleep(2)  # from now on
     ctl("publish", server=it, input=line(3, id="three"))
     assert "id=three" in following.communicate(timeout=30)[0]
-    ctl("tail", "--kafka", kafka.bootstrap, "no-such-topic", expect=UNAVAILABLE)
+    ctl("tail", "--kafka", kafka.bootstrap, "no-such-topic", expect=NOT_FOUND)
 
 
 def test_dead_letters(server, kafka, client):
@@ -201,19 +248,82 @@ def test_dead_letters(server, kafka, client):
     kafka.alter_topic(it.transactions, {"max.message.bytes": 1000000})
     assert ctl_json("dead", "replay", "transactions", sequence, server=it)["replayed"] == 1
     assert ctl_json("dead", "replay", "transactions", "--all", server=it)["remaining"] == 0
+    assert (lambda done: done.stdout + done.stderr)(ctl("dead", "list", "--json", server=it)) == ""
     assert "no dead letter" in ctl("dead", "replay", "transactions", sequence, server=it, expect=REFUSED).stderr
     assert published(it, kafka, 3) == Counter(["first", "large-0", "large-1"])
 
 
+class Returning(admin_service_pb2_grpc.AdminServiceServicer):
+    """Each letter that is replayed is a dead letter again at once; the third call of them fails."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def ReplayDeadLetters(self, request, context):
+        self.calls += 1
+        if self.calls == 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        return admin_service_pb2.ReplayDeadLettersResponse(replayed=len(request.sequences) or 2, remaining=2)
+
+    def PurgeDeadLetters(self, request, context):
+        error = admin_service_pb2.DeadLetterResult(sequence=7, error=status_pb2.Status(code=9, message="not passed yet"))
+        return admin_service_pb2.PurgeDeadLettersResponse(purged=1, refused=1, remaining=9, results=[error])
+
+
+def test_dead_letters_that_come_back():
+    served = grpc.server(ThreadPoolExecutor(2))
+    letters = Returning()
+    admin_service_pb2_grpc.add_AdminServiceServicer_to_server(letters, served)
+    target = f"127.0.0.1:{served.add_insecure_port('127.0.0.1:0')}"
+    served.start()
+    try:
+        words = ["transactions", "--json", "--server", target]
+        assert json.loads(ctl("dead", "replay", "--all", *words).stdout)["replayed"] == 4 and letters.calls == 2
+        done = ctl("dead", "replay", *words[1:], "transactions", *(str(each) for each in range(1500)), expect=UNAVAILABLE)
+        assert "gone" in done.stderr
+        letters.calls = 1  # what was done before an error is told
+        done = ctl("dead", "replay", *words[1:], "transactions", *(str(each) for each in range(1500)), expect=UNAVAILABLE)
+        assert json.loads(done.stdout)["replayed"] == 1000 and "gone" in done.stderr
+        refused = ctl("dead", "purge", "--all", *words, expect=REFUSED)
+        assert json.loads(refused.stdout) == {"purged": 1, "refused": 1, "remaining": 9} and "7: not passed yet" in refused.stderr
+        assert "older server" in ctl("backlog", "--server", target, expect=PROTOCOL).stderr
+    finally:
+        served.stop(0).wait()
+
+
 def test_bench(server, kafka):
     it = server(kafka)
-    closed = ctl_json("bench", "--events", "3000", server=it)
+    closed = ctl_json("bench", "--events", "3000", "--concurrency", "100", server=it)
     assert closed["events"] == 3000 and closed["failed"] == 0
-    assert 0 < closed["p50_us"] <= closed["p99_us"] <= closed["max_us"]
+    assert 0 < closed["p50_us"] <= closed["p999_us"] <= closed["max_us"]
     began = time.monotonic()
     open_loop = ctl_json("bench", "--events", "1000", "--rate", "500", server=it)
     assert open_loop["events"] == 1000 and time.monotonic() - began > 1.8
     assert it.metrics().total("ingest_events_accepted_total") == 4000
+    for_people = ctl("bench", "--events", "10", server=it).stdout
+    assert "p99.9" in for_people and sum(int(count) for count in re.findall(r"< .* ms +(\d+) #", for_people)) == 10
+    assert "no_such" in ctl("bench", "--events", "5", "--operation", "no_such", server=it, expect=REFUSED).stderr
+    ctl("bench", "--rate", "1", "--concurrency", "1", expect=USAGE)
+
+
+def test_bench_counts_from_when_an_event_was_meant_to_be_sent(scripted):
+    """A server that stands still for half a second is seen by all that were due meanwhile; in a closed loop by a few."""
+    began = time.monotonic()
+
+    def answer(event):
+        nonlocal began
+        began = began or time.monotonic()
+        while 0.5 < time.monotonic() - began < 1.0:
+            time.sleep(0.01)
+        return ok(event)
+
+    it = scripted(answer)
+    began = 0.0
+    open_loop = ctl_json("bench", "--rate", "500", "--events", "750", server=it)
+    assert open_loop["max_us"] > 450_000 and open_loop["p90_us"] > 250_000 and open_loop["p50_us"] < 100_000, open_loop
+    began = 0.0
+    closed = ctl_json("bench", "--concurrency", "1", "--events", "2000", server=it)
+    assert closed["max_us"] > 450_000 and closed["p90_us"] < 100_000, closed
 
 
 # ---- help
@@ -242,5 +352,9 @@ def test_help_manual_and_completion(tmp_path):
     answers = run("bash", "-c", f"compopt() {{ :; }}; source {tmp_path}/completion; {asked}").stdout.splitlines()
     assert answers[0] == "replay" and answers[1] == "--rate="
     assert {"publish", "dead", "store", "backlog"} <= set(answers[2].split())
+    assert re.findall(r"^  dead (\S+)", ctl("dead", "--help").stdout, re.MULTILINE) == ["list", "show", "replay", "purge"]
+    assert "store verify" not in ctl("dead", expect=USAGE).stderr
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([INGESTCTL, "--help"], stdout=full, stderr=subprocess.PIPE).returncode == IO_ERROR
     for words, why in ((["frobnicate"], "no command"), (["publish", "--frobnicate"], "unrecognized"), (["status"], "takes ID")):
         assert why in ctl(*words, expect=USAGE).stderr
