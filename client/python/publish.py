@@ -5,7 +5,8 @@ call for all, or by a stream; `status` tells where it is. Needs grpcio and grpci
 the modules that script/clients puts beside this file.
 
 An event has an id of its own, and is sent again with it until the server has answered, for a minute: so it is neither
-lost nor doubled. Events are sent again together: where the order of a key matters, wait for one before sending the next.
+lost nor doubled. Events are sent again together: where the order of a key matters, wait for one before sending the
+next.
 """
 
 import sys
@@ -84,7 +85,7 @@ def publish(send, stub, events):
                 print(f"{event.id}: {stored} {result.response.route} {result.response.sequence}")
             elif result.error.code in AGAIN and not late:
                 left.append(event)
-                told = max([told] + [hint.retry_delay.ToTimedelta().total_seconds() for hint in details(result.error, RetryInfo)])
+                told = max(told, retry_delay(result.error))
             else:
                 refused += 1
                 print(f"{event.id}: {Code.Name(result.error.code)} {reason(result.error)}")
@@ -108,9 +109,15 @@ def details(status, kind):
             yield detail
 
 
+def retry_delay(status):
+    """In seconds; 0 when the server says nothing."""
+    return max((hint.retry_delay.ToTimedelta().total_seconds() for hint in details(status, RetryInfo)), default=0)
+
+
 def reason(status):
-    wrong = [f"{each.field}: {each.description}" for bad in details(status, BadRequest) for each in bad.field_violations]
-    return "; ".join(wrong) or status.message
+    """The fields that are wrong, when the status names them."""
+    wrong = [each for bad in details(status, BadRequest) for each in bad.field_violations]
+    return "; ".join(f"{each.field}: {each.description}" for each in wrong) or status.message
 
 
 def tell_status(stub, ids):

@@ -1,4 +1,4 @@
-"""The clients of other languages, as script/clients makes them: their examples against a server, and a Java consumer."""
+"""Clients of other languages, as script/clients makes them: their examples against a server, and a Java consumer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import Producer, TopicPartition
 
 from harness.client import PUBLISHED, SOURCE, Event, transaction
 from harness.consumer import each_record, read_all
@@ -23,7 +24,8 @@ from harness.paths import BUILD, ROOT, tool
 from harness.process import Process, wait_for
 from scripted_server import End, ok, refusal
 
-JAVA = ("java", "-XX:TieredStopAtLevel=1", "-cp", str(ROOT / "client/java/examples/target/ingest-examples.jar"))
+JAR = ROOT / "client/java/examples/target/ingest-examples.jar"
+JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(JAR))
 PROGRAMS = {
     "python": [str(BUILD / "tools/venv/bin/python"), str(ROOT / "client/python/publish.py")],
     "go": [str(BUILD / "clients/publish")],
@@ -64,36 +66,39 @@ def publish(request, made):
 
 
 def test_publishing(kafka, server, publish):
-    """Alone, together and by a stream: each event is stored, once; a bad one is refused with the field that is wrong."""
+    """Alone, together and by a stream: each event is stored once, a bad one is refused with the field that is wrong."""
     it = server(kafka)
-    assert publish(it.target, "unary", "u-1", "u-2") == {f"u-{n}": f"stored as transactions {n}" for n in (1, 2)}
-    assert publish(it.target, "unary", "u-1") == {"u-1": "duplicate of transactions 1"}
-    sent = ["u-1", "u-2"]
+    sent: list[str] = []
     for way, place in (("unary", "event"), ("batch", "events[1]"), ("stream", "event")):
         first, last = f"{way}-1", f"{way}-2"
         told = publish(it.target, way, first, TOO_LONG, last)
         assert told[TOO_LONG].startswith(f"INVALID_ARGUMENT {place}.id: "), told
         assert {told[first], told[last]} == {f"stored as transactions {len(sent) + n}" for n in (1, 2)}
         sent += [first, last]
+    assert publish(it.target, "unary", "unary-1") == {"unary-1": "duplicate of transactions 1"}
     records = read_all(kafka.bootstrap, it.transactions, until=len(sent))
     assert Counter(record.headers["ce_id"].decode() for record in records) == Counter(sent)
-    event = Event.FromString(next(record.value for record in records if record.headers["ce_id"] == b"u-1"))
+    event = Event.FromString(next(record.value for record in records if record.headers["ce_id"] == b"unary-1"))
     assert [each.name for each in event.transaction.operations] == ["create_user", "add_user_to_org"]
-    assert event.key == "u-1" and event.transaction.operations[0].data["name"] == "User u-1"
-    wait_for(lambda: set(publish(it.target, "status", *sent).values()) == {"PUBLISHED"}, "all to be published")
-    assert publish(it.target, "status", "u-0") == {"u-0": "UNKNOWN"}
+    assert event.key == "unary-1" and event.transaction.operations[0].data["name"] == "User unary-1"
+    states = {**dict.fromkeys(sent, "PUBLISHED"), "unknown": "UNKNOWN"}
+    wait_for(lambda: publish(it.target, "status", *states) == states, "all to be published")
 
 
 def test_sending_again(scripted, publish):
     """A stream that breaks behind its first answer, then a server that is full for a while: the same events come again,
     those that were answered do not, and not before the server's time."""
-    script = iter([ok, End(grpc.StatusCode.UNAVAILABLE), lambda event: refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", 900)])
+
+    def breaks(event):
+        raise End(grpc.StatusCode.UNAVAILABLE)
+
+    def is_full(event):
+        return refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_ms=900)
+
+    script = iter([ok, breaks, is_full])
 
     def answer(event):
-        step = next(script, ok)
-        if isinstance(step, End):
-            raise step
-        return step(event)
+        return next(script, ok)(event)
 
     it = scripted(answer)
     assert publish(it.target, "stream", "u-1", "u-2") == dict.fromkeys(("u-1", "u-2"), "stored as transactions 1")
@@ -162,7 +167,8 @@ def split(kafka, server, tmp_path):
     routes = [*whole, {"name": "split", "topic": topics[0], "layout": "split"}]
     for route in routes:
         route["linger"] = "300ms"  # transactions are open most of the time, so that a kill leaves some
-    return server(kafka, {"catalogue_file": str(catalogue), "routes": routes}), [*topics, *(each["topic"] for each in whole)]
+    it = server(kafka, {"catalogue_file": str(catalogue), "routes": routes})
+    return it, [*topics, *(each["topic"] for each in whole)]
 
 
 def test_a_java_consumer_sees_groups_whole(kafka, split, tmp_path, made):
@@ -191,10 +197,9 @@ def test_a_java_consumer_sees_groups_whole(kafka, split, tmp_path, made):
         assert "incomplete" not in consume.process.log.read_text(), consume.process.tail()
     assert steady.told() == wanted
     assert seen | fragile.told() == wanted
-    records = [
-        sum(1 for _ in each_record(kafka.bootstrap, topics, isolation)) for isolation in ("read_committed", "read_uncommitted")
-    ]
-    assert records[0] < records[1], "no transaction was aborted: there was nothing to leave out"
+    levels = ("read_committed", "read_uncommitted")
+    committed, written = (sum(1 for _ in each_record(kafka.bootstrap, topics, level)) for level in levels)
+    assert committed < written, "no transaction was aborted: there was nothing to leave out"
 
 
 def test_a_java_consumer_keeps_the_order_of_a_key(kafka, split, client, tmp_path, made):
@@ -216,15 +221,15 @@ PAIR = f"{SPLIT[0]}, {SPLIT[1]}; records: 2"
 def pairs(kafka, tmp_path):
     """pairs(group, index, ...): writes one of the two records of a split group, as the server does, each on a topic of
     its own; pairs.topics."""
-    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
 
-    def produce(group: str, index: int, sequence: int = 1, age_s: int = 0) -> None:
-        event = transaction(SPLIT[index], id=group, key="k")
+    def produce(group: str, index: int, sequence: int = 1, age_s: int = 0, value: bytes | None = None) -> None:
+        value = value or transaction(SPLIT[index], id=group, key="k").SerializeToString()
         headers = {"ce_id": f"{group}/{index}", "ce_source": SOURCE, "content-type": "application/protobuf"}
         headers |= {"ce_groupid": group, "ce_groupindex": str(index), "ce_groupsize": "2"}
         headers |= {"ce_sequence": str(sequence), "ce_storeid": str(uuid.UUID(int=1))}
-        stamp = int((time.time() - age_s) * 1000)
-        producer.produce(produce.topics[index], event.SerializeToString(), "k", headers=list(headers.items()), timestamp=stamp)
+        stamp_ms = int((time.time() - age_s) * 1000)
+        producer.produce(produce.topics[index], value, "k", headers=list(headers.items()), timestamp=stamp_ms)
         assert producer.flush(20) == 0
 
     produce.topics = [kafka.create_topic(f"{name}-{tmp_path.name}", partitions=1) for name in SPLIT[:2]]
@@ -267,6 +272,20 @@ def test_a_java_consumer_gives_up_what_retention_has_torn(kafka, pairs, tmp_path
     second.process.terminate()
 
 
+def test_a_java_consumer_that_fails_skips_nothing(kafka, pairs, tmp_path, made):
+    """It ends at an event that cannot be read, on which another one waited: both are read again."""
+    made("java")
+    for index in (0, 1):
+        pairs("waits", index, 2)
+        pairs("bad", index, 1, value=b"\xff")
+    consume = Consume(tmp_path, kafka.bootstrap, "failing", pairs.topics)
+    assert consume.process.wait() == 1 and "InvalidProtocolBuffer" in consume.process.tail()
+    reader = KafkaConsumer({"bootstrap.servers": kafka.bootstrap, "group.id": "failing"})
+    offsets = reader.committed([TopicPartition(topic, 0) for topic in pairs.topics], timeout=20)
+    reader.close()
+    assert all(each.offset <= 0 for each in offsets), offsets
+
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -289,7 +308,8 @@ def test_the_readmes_commands(kafka, server, tmp_path, language):
     process = Process(["bash", "-ec", f"cd {ROOT}; {commands}"], tmp_path / "said")
     process.start()
     if language == "java":
-        wait_for(lambda: len(re.findall(r"u-\d: create_user, add_user_to_org; records: 1", process.tail())) == 2, "both events", 60)
+        read = r"u-\d: create_user, add_user_to_org; records: 1"
+        wait_for(lambda: len(re.findall(read, process.tail())) == 2, "both events", 60)
         assert process.terminate() == TERMINATED
     else:
         assert process.wait(60) == 0, process.tail()

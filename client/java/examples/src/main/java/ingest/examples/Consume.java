@@ -26,8 +26,9 @@ import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * Reads events as a service does: {@code Consume PROPERTIES TOPIC...}; a line for each event once it is whole, until
- * SIGTERM; one for each of which records are gone for good. The file has Kafka's settings for a consumer; the topics are all those of the routes that are read.
+ * Reads events as a service does: {@code Consume PROPERTIES TOPIC...}; a line for each event once it is whole, or when
+ * its other records are gone for good, until SIGTERM. The file has Kafka's settings for a consumer; the topics are all
+ * those of the routes that are read.
  *
  * <p>Kafka holds each event once for a reader of committed records, which is what isolation.level is for. After a
  * restart the last ones are read again: what is done for an event must be harmless when it is done twice, or be noted
@@ -51,17 +52,23 @@ public final class Consume {
         consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
 
-    /** What the service is there for. */
+    /** What the service is there for. Where it fails, the program ends, and the event is read again. */
     private static void process(Groups.Group group) throws InvalidProtocolBufferException {
-        if (!group.whole()) {
+        if (group.whole()) {
+            Event event = group.event();
+            System.out.println(event.getId() + ": " + describe(event) + "; records: " + group.size());
+        } else {
             System.out.println("torn " + group.id() + ": " + group.progress());
-            return;
         }
-        Event event = group.event();
-        String what = event.hasInformative()
-                ? event.getInformative().getName()
-                : event.getTransaction().getOperationsList().stream().map(Operation::getName).collect(Collectors.joining(", "));
-        System.out.println(event.getId() + ": " + what + "; records: " + group.size());
+        group.done();
+    }
+
+    private static String describe(Event event) {
+        if (event.hasInformative()) {
+            return event.getInformative().getName();
+        }
+        List<Operation> operations = event.getTransaction().getOperationsList();
+        return operations.stream().map(Operation::getName).collect(Collectors.joining(", "));
     }
 
     private void run(List<String> topics) throws InvalidProtocolBufferException {

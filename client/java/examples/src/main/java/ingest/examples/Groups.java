@@ -33,7 +33,7 @@ final class Groups {
         private final long sequence;
         private final SortedMap<Integer, ConsumerRecord<byte[], byte[]>> parts = new TreeMap<>();
         private boolean givenUp;
-        private boolean out;
+        private boolean done;
 
         private Group(int size, long sequence) {
             this.size = size;
@@ -57,6 +57,15 @@ final class Groups {
         /** False only of one that was given up. */
         boolean whole() {
             return parts.size() == size;
+        }
+
+        /** To be called when it was processed, so that it need not be read again. */
+        void done() {
+            done = true;
+        }
+
+        private boolean isDoneBefore(Map<TopicPartition, Long> cut) {
+            return done && parts.values().stream().allMatch(part -> isBefore(cut, part));
         }
 
         /** The event as it was sent: with all its operations, in their order. */
@@ -108,9 +117,7 @@ final class Groups {
         List<Group> ready = new ArrayList<>();
         PriorityQueue<Group> queue = waiting.get(key);
         while (!queue.isEmpty() && (queue.peek().whole() || queue.peek().givenUp)) {
-            Group first = queue.poll();
-            first.out = true;
-            ready.add(first);
+            ready.add(queue.poll());
         }
         if (queue.isEmpty()) {
             waiting.remove(key);
@@ -134,9 +141,8 @@ final class Groups {
     }
 
     /**
-     * The offsets to commit, once all groups that came out are processed; `read` is how far the partitions were read. Of
-     * each group either all records are before them or all are behind: were only one behind, it would be read again
-     * after a restart and wait for ever.
+     * The offsets to commit; `read` is how far the partitions were read. Of each group either all records are before
+     * them, and it is done, or all are behind: were only one behind, it would be read again and wait for ever.
      */
     Map<TopicPartition, Long> cut(Map<TopicPartition, Long> read) {
         Map<TopicPartition, Long> cut = new HashMap<>(read);
@@ -144,7 +150,7 @@ final class Groups {
         do {
             lowered = false;
             for (Group group : known.values()) {
-                if (group.out && group.parts.values().stream().allMatch(part -> isBefore(cut, part))) {
+                if (group.isDoneBefore(cut)) {
                     continue;
                 }
                 for (ConsumerRecord<byte[], byte[]> part : group.parts.values()) {
@@ -155,7 +161,7 @@ final class Groups {
                 }
             }
         } while (lowered);
-        known.values().removeIf(group -> group.out && group.parts.values().stream().allMatch(part -> isBefore(cut, part)));
+        known.values().removeIf(group -> group.isDoneBefore(cut));
         return cut;
     }
 
@@ -173,8 +179,9 @@ final class Groups {
         waiting.clear();
     }
 
+    /** A record that is just being taken in may be of a partition of which nothing else was read. */
     private static boolean isBefore(Map<TopicPartition, Long> cut, ConsumerRecord<byte[], byte[]> record) {
-        return record.offset() < cut.get(partition(record));
+        return record.offset() < cut.getOrDefault(partition(record), 0L);
     }
 
     private static TopicPartition partition(ConsumerRecord<byte[], byte[]> record) {

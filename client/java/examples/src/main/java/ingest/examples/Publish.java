@@ -50,8 +50,8 @@ import java.util.stream.Collectors;
  */
 public final class Publish {
     private static final String SOURCE = "shop";
-    private static final Set<Integer> AGAIN =
-            Set.of(Code.UNAVAILABLE_VALUE, Code.DEADLINE_EXCEEDED_VALUE, Code.RESOURCE_EXHAUSTED_VALUE, Code.ABORTED_VALUE);
+    private static final Set<Code> AGAIN =
+            Set.of(Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED, Code.ABORTED);
     private static final long TRY_S = 10;
     private static final long GIVE_UP_S = 60;
 
@@ -118,7 +118,7 @@ public final class Publish {
         private final Iterator<Event> left;
         private final List<PublishResult> results;
         private final CountDownLatch ended = new CountDownLatch(1);
-        private Throwable failure;
+        private StatusRuntimeException failure;
 
         StreamOfEvents(List<Event> events, List<PublishResult> results) {
             this.left = events.iterator();
@@ -144,7 +144,7 @@ public final class Publish {
 
         @Override
         public void onError(Throwable error) {
-            failure = error;
+            failure = (StatusRuntimeException) error; // as gRPC promises
             ended.countDown();
         }
 
@@ -156,7 +156,7 @@ public final class Publish {
         void await() throws InterruptedException {
             ended.await();
             if (failure != null) {
-                throw io.grpc.Status.fromThrowable(failure).asRuntimeException(io.grpc.Status.trailersFromThrowable(failure));
+                throw failure;
             }
         }
     }
@@ -187,7 +187,7 @@ public final class Publish {
             long toldMs = 0;
             for (int i = 0; i < events.size(); i++) {
                 PublishResult result = results.get(i);
-                if (result.hasError() && AGAIN.contains(result.getError().getCode()) && !late) {
+                if (result.hasError() && AGAIN.contains(code(result.getError())) && !late) {
                     left.add(events.get(i));
                     toldMs = Math.max(toldMs, toldMs(result.getError()));
                 } else {
@@ -205,10 +205,15 @@ public final class Publish {
 
     private static String describe(PublishResult result) {
         if (result.hasError()) {
-            return Code.forNumber(result.getError().getCode()) + " " + reason(result.getError());
+            return code(result.getError()) + " " + reason(result.getError());
         }
         PublishResponse stored = result.getResponse();
-        return (stored.getDuplicate() ? "duplicate of " : "stored as ") + stored.getRoute() + " " + stored.getSequence();
+        String how = stored.getDuplicate() ? "duplicate of " : "stored as ";
+        return how + stored.getRoute() + " " + stored.getSequence();
+    }
+
+    private static Code code(Status status) {
+        return Code.forNumber(status.getCode());
     }
 
     /** The fields that are wrong, when the status names them. */
