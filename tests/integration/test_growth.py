@@ -1,6 +1,7 @@
 """Nothing grows with the number of requests: memory and descriptors over rounds of load.
 
-Memory rises and falls by some 20 MiB with where RocksDB's memtables stand, so medians are compared.
+RocksDB's memtables are kept small: they fill and are flushed many times in a round, or their filling would look like
+growth. Medians are compared, as a flush may be under way.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ROUNDS = 6
 
 
 def test_no_growth(kafka, server, client, scale):
-    it = server(kafka)
+    it = server(kafka, {"storage": {"memtable": "2MiB"}})
     requests = scale(30_000, 250_000)
     body = PublishRequest(event=transaction("create_user", id="", data=b"x" * 200)).SerializeToString()
     sizes = []
@@ -27,6 +28,6 @@ def test_no_growth(kafka, server, client, scale):
     print(f"KiB and descriptors after each {requests} requests: {sizes}")
     assert it.metrics().total("ingest_events_published_total") == ROUNDS * requests
     early, late = ([kib for kib, _ in half] for half in (sizes[: ROUNDS // 2], sizes[ROUNDS // 2 :]))
-    assert statistics.median(late) < statistics.median(early) + 20_000 and max(late) < 300_000
+    assert statistics.median(late) < statistics.median(early) + 12_000 and max(late) < 300_000
     assert sizes[-1][1] <= sizes[0][1] + 5
     it.terminate()
