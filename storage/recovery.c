@@ -154,6 +154,11 @@ static outcome recover_route(event_store *store, uint32_t number, failure *why) 
 static outcome check_witness(const event_store *store, const evidence_state *seen, failure *why) {
     for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
         const route_state *route = &store->routes[i];
+        const uint32_t buried_lost = seen->buried[i] - (uint32_t)route->synced.ledger.buried;
+        if (buried_lost > 0 && buried_lost <= UINT32_MAX / 2) /* the counter wraps */
+            return fail(why, ST_CORRUPT, "evidence",
+                        "%s: %u dead letters of route %s are missing, as is their count",
+                        store->directory, buried_lost, route->name[0] ? route->name : "(unknown)");
         if (route->synced.last >= seen->last[i]) continue;
         return fail(why, ST_CORRUPT, "evidence",
                     "%s: acknowledged events are missing: route %s ends at %llu, but had been "
