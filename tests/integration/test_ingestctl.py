@@ -107,13 +107,17 @@ def test_publish_interrupted_while_nobody_answers(tmp_path):
     file = lines(tmp_path, 3)
     words = [INGESTCTL, "publish", str(file), "--json", "--timeout", "600000", "--server", f"127.0.0.1:{free_port()}"]
     patient, hasty = (subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2))
-    time.sleep(0.5)
-    for each in (patient, hasty, hasty):
-        each.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    assert hasty.wait(2) == -signal.SIGINT
-    out, _ = patient.communicate(timeout=8)
-    assert patient.returncode == AGAIN and json.loads(out)["unanswered"] == 3
+    try:
+        time.sleep(0.5)
+        for each in (patient, hasty, hasty):
+            each.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert hasty.wait(2) == -signal.SIGINT
+        out, _ = patient.communicate(timeout=8)
+        assert patient.returncode == AGAIN and json.loads(out)["unanswered"] == 3
+    finally:
+        patient.kill()
+        hasty.kill()
 
 
 def test_publish_ends_at_what_concerns_all(scripted, tmp_path):
