@@ -49,8 +49,11 @@ static int run_none(int argc, char **argv) {
     if (strcmp(word, "--man") == 0) return print_manual(stdout), EX_OK;
     if (asks_for_help(argc, argv) || argc == 1) return print_overview(stdout, group), EX_OK;
     print_overview(stderr, group);
-    (void)fprintf(stderr, "\ningestctl: there is no command \"%s%s%s\"\n", word,
-                  argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
+    if (group && argc == 2)
+        (void)fprintf(stderr, "\ningestctl: which command of \"%s\"?\n", word);
+    else
+        (void)fprintf(stderr, "\ningestctl: there is no command \"%s%s%s\"\n", word,
+                      argc > 2 ? " " : "", argc > 2 ? argv[2] : "");
     return EX_USAGE;
 }
 

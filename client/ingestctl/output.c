@@ -193,6 +193,7 @@ void print_plain(FILE *out, bytes text) {
     }
 }
 
+static char *text_of(const char *format, va_list args) PRINTF_LIKE(1, 0);
 static char *text_of(const char *format, va_list args) {
     char *text;
     if (vasprintf(&text, format, args) < 0) abort();

@@ -1,14 +1,17 @@
 /* ingestctl status: what became of one event. */
+#include <string.h>
+
 #include "client/ingestctl/connection.h"
 #include "client/ingestctl/output.h"
 #include "ingest/v1/ingest_service.pb-c.h"
 
 typedef Ingest__V1__GetEventStatusResponse response;
 
+/* "EVENT_STATE_PENDING" -> "PENDING" */
 static const char *state_name(int32_t state) {
     const ProtobufCEnumValue *value =
         protobuf_c_enum_descriptor_get_value(&ingest__v1__event_state__descriptor, state);
-    return value ? value->name : "?";
+    return value ? value->name + strlen("EVENT_STATE_") : "?";
 }
 
 static void print_status(const response *it) {
