@@ -13,6 +13,7 @@
 #include "storage/store_db.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MIB ((size_t)1 << 20)
 #define BLOCK_CACHE_BYTES (8 * MIB)
@@ -63,6 +64,11 @@ static outcome open_families(failed_db *db, const char *database, failure *why) 
         options[i] = db->options;
     db->handle = rocksdb_open_column_families(db->options, database, FAILED_FAMILIES, FAMILY_NAMES,
                                               options, db->families, &error);
+    if (error && strstr(error, "Column families not opened")) {
+        rocksdb_free(error);
+        return fail(why, ST_PRECONDITION, "data_dir",
+                    "%s is no store of failed events, or one of a newer version", database);
+    }
     return store_db_outcome(error, "cannot open RocksDB", why);
 }
 

@@ -64,7 +64,8 @@ typedef struct failed_figures {
 } failed_figures;
 
 /* Makes the folder (0700) when it is missing. ST_UNAVAILABLE: another process has it; ST_CORRUPT:
- * anything that was synced is missing or damaged; ST_PRECONDITION: written by a newer version. */
+ * anything that was synced is missing or damaged; ST_PRECONDITION: written by a newer version, or
+ * another kind of store. */
 MUST_CHECK outcome failed_store_open(const char *directory, const failed_limits *limits,
                                      failed_store **out, failure *why);
 /* What was staged and not written is dropped. NULL is fine. */
