@@ -1,7 +1,8 @@
 /*
  * failed_record: the bytes on disk of a failed event, in two values: its figures, which lists read,
  * and the event, which they do not. This file and failed_record.c are that format; FORMAT_VERSION
- * says how to change it. Pure; any thread. Private to storage/.
+ * says how to change it. The control socket of the consumer carries the figures as they are. Pure;
+ * any thread.
  */
 #ifndef INGEST_STORAGE_FAILED_RECORD_H
 #define INGEST_STORAGE_FAILED_RECORD_H
