@@ -1,4 +1,4 @@
-/* Decoding fails with ST_INVALID and never reads past the frame. */
+/* Decoding fails as the header says and never reads past the frame. */
 #include "client/consumer/control_wire.h"
 
 #include <stdlib.h>
@@ -28,7 +28,7 @@ static outcome take_head(decoder *in, control_kind *kind, failure *why) {
     *kind = (control_kind)take_u8(in);
     if (!in->ok) return fail(why, ST_INVALID, "frame", "a frame is cut short");
     if (version == CONTROL_VERSION) return ST_OK;
-    return fail(why, ST_INVALID, "version",
+    return fail(why, ST_UNIMPLEMENTED, "version",
                 "the other end of the control socket speaks version %u, this one %d: use the "
                 "consumer's own version of the tool",
                 version, CONTROL_VERSION);

@@ -43,7 +43,8 @@ typedef enum control_kind {
 /* A whole frame. 0: a text of the query is longer than FAILED_TEXT_MAX; `why` says which. */
 size_t control_put_request(control_kind kind, const failed_query *query,
                            uint8_t out[CONTROL_LENGTH_SIZE + CONTROL_REQUEST_MAX], failure *why);
-/* Of a frame without its length; the query borrows from it. ST_INVALID. */
+/* Of a frame without its length; the query borrows from it. ST_INVALID; ST_UNIMPLEMENTED: of
+ * another version. */
 MUST_CHECK outcome control_get_request(bytes frame, control_kind *kind, failed_query *query,
                                        failure *why);
 
@@ -71,7 +72,7 @@ typedef struct control_reply {
     bytes field, reason;  /* CONTROL_FAILED; borrowed, too */
 } control_reply;
 
-/* Of a frame without its length. ST_INVALID: it is none; ST_CORRUPT: its record is damaged. */
+/* The same; ST_CORRUPT: the record in it is damaged. */
 MUST_CHECK outcome control_get_reply(bytes frame, control_reply *reply, failure *why);
 
 /* The length in the first bytes of a frame; ST_INVALID: above `most`, or too short to be one. */

@@ -28,11 +28,16 @@ struct ingest_failed_store {
 /* ---- errors --------------------------------------------------------------------------------- */
 
 static ingest_status status_of(int grpc_code) {
-    if (grpc_code == outcome_grpc_code(ST_UNAVAILABLE)) return INGEST_CLOSED;
-    if (grpc_code == outcome_grpc_code(ST_INVALID) ||
-        grpc_code == outcome_grpc_code(ST_NOT_FOUND) ||
-        grpc_code == outcome_grpc_code(ST_PRECONDITION))
-        return INGEST_INVALID;
+    static const struct {
+        outcome code;
+        ingest_status status;
+    } MEANINGS[] = {{ST_UNAVAILABLE, INGEST_CLOSED},
+                    {ST_INVALID, INGEST_INVALID},
+                    {ST_NOT_FOUND, INGEST_INVALID},
+                    {ST_PRECONDITION, INGEST_UNSUPPORTED},
+                    {ST_UNIMPLEMENTED, INGEST_UNSUPPORTED}};
+    for (size_t i = 0; i < sizeof MEANINGS / sizeof *MEANINGS; i++)
+        if (grpc_code == outcome_grpc_code(MEANINGS[i].code)) return MEANINGS[i].status;
     return INGEST_FAILED;
 }
 
@@ -309,7 +314,7 @@ static bool change_own(ingest_failed_store *store, failed_query *query, bool dis
     }
     if (it.held == 0) return true;
     (void)fail(
-        &it.why, ST_PRECONDITION, "",
+        &it.why, ST_INVALID, "",
         "%llu of them are held: they still stand in Kafka, and only their consumer, while it "
         "runs, can discard them",
         (unsigned long long)it.held);

@@ -275,9 +275,9 @@ typedef struct ingest_failed_filter {
 /**
  * A failed-event store: of a consumer that runs, through the socket in its data folder, or of one
  * that does not, with its folder locked meanwhile. For one thread at a time. NULL, and `error` says
- * why, as for all functions here: INGEST_INVALID, there is no such store, or one of another
- * version; INGEST_CLOSED, not now: the folder is in use and nobody answers, or the consumer is
- * ending; INGEST_FAILED, damage, or reading or writing failed.
+ * why, as for all functions here: INGEST_INVALID, there is no such store; INGEST_UNSUPPORTED, it is
+ * of another version; INGEST_CLOSED, not now: the folder is in use and nobody answers, or the
+ * consumer is ending; INGEST_FAILED, damage, or reading or writing failed.
  */
 typedef struct ingest_failed_store ingest_failed_store;
 INGEST_API ingest_failed_store *ingest_failed_store_open(const char *data_dir, ingest_error *error);
