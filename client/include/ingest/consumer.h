@@ -248,17 +248,25 @@ typedef enum ingest_failed_state {
 
 /** One failed event. Lasts for the call. Texts that are not UTF-8 show '?' there. */
 typedef struct ingest_failed_event {
-    uint64_t number; /**< in the store, never used again */
-    ingest_failed_state state;
-    const char *source, *event_id, *event_type, *key;
-    const char *operation, *effect;                           /**< where it stopped */
-    uint32_t effects_done, effects;                           /**< of the whole event */
-    uint32_t attempts;                                        /**< at the effect where it stopped */
-    const char *code, *reason;                                /**< of the last attempt */
-    int64_t first_failed_ms, last_failed_ms, next_attempt_ms; /**< since 1970; 0: none */
-    const char *topic;
-    int32_t partition;
-    int64_t offset;
+    uint64_t number;           /**< in the store, never used again */
+    ingest_failed_state state; /**< where it stands */
+    const char *source;        /**< the event's */
+    const char *event_id;      /**< the event's; "" of a value that is no event */
+    const char *event_type;    /**< name of the transaction or of the informative event */
+    const char *key;           /**< the event's */
+    const char *operation;     /**< where it stopped */
+    const char *effect;        /**< where it stopped */
+    uint32_t effects_done;     /**< of the whole event, in order */
+    uint32_t effects;          /**< of the whole event */
+    uint32_t attempts;         /**< at the effect where it stopped */
+    const char *code;          /**< of the last attempt */
+    const char *reason;        /**< of the last attempt */
+    int64_t first_failed_ms;   /**< since 1970 */
+    int64_t last_failed_ms;    /**< since 1970 */
+    int64_t next_attempt_ms;   /**< since 1970; 0 unless it is waiting */
+    const char *topic;         /**< where its (first) record stands in Kafka */
+    int32_t partition;         /**< of that record */
+    int64_t offset;            /**< of that record */
     /** The whole event, canonical protobuf JSON; of a value that is no event {"opaque":"BASE64"}.
      * NULL in lists without events. */
     const char *json;
@@ -274,13 +282,17 @@ typedef struct ingest_failed_filter {
 
 /**
  * A failed-event store: of a consumer that runs, through the socket in its data folder, or of one
- * that does not, with its folder locked meanwhile. For one thread at a time. NULL, and `error` says
- * why, as for all functions here: INGEST_INVALID, there is no such store; INGEST_UNSUPPORTED, it is
- * of another version; INGEST_CLOSED, not now: the folder is in use and nobody answers, or the
- * consumer is ending; INGEST_FAILED, damage, or reading or writing failed.
+ * that does not, with its folder locked until it is closed. For one thread at a time.
  */
 typedef struct ingest_failed_store ingest_failed_store;
+/**
+ * NULL, and `error` says why, as for all functions here: INGEST_INVALID, there is no such store;
+ * INGEST_UNSUPPORTED, it is of another version; INGEST_CLOSED, not now: the folder is in use and
+ * nobody answers (waits 5 s for that), or the consumer is ending; INGEST_FAILED, damage, or reading
+ * or writing failed.
+ */
 INGEST_API ingest_failed_store *ingest_failed_store_open(const char *data_dir, ingest_error *error);
+/** Unlocks the folder. NULL is fine. */
 INGEST_API void ingest_failed_store_close(ingest_failed_store *store);
 
 /** Calls `each` in the order of numbers from behind `after`, until it returns false or `limit` (0:
