@@ -8,6 +8,7 @@
  */
 #include "storage/failed_db.h"
 
+#include "storage/clock.h"
 #include "storage/database_check.h"
 #include "storage/folder.h"
 #include "storage/store_db.h"
@@ -18,6 +19,8 @@
 #define MIB ((size_t)1 << 20)
 #define BLOCK_CACHE_BYTES (8 * MIB)
 #define READ_AHEAD_BYTES (MIB / 4)
+
+enum { LOOK_MS = 1000 }; /* at the MANIFEST, with a write */
 
 static const char *const FAMILY_NAMES[FAILED_FAMILIES] = {"default", "figures", "events",
                                                           "identities", "due"};
@@ -72,10 +75,24 @@ static outcome open_families(failed_db *db, const char *database, failure *why) 
     return store_db_outcome(error, "cannot open RocksDB", why);
 }
 
-/* The MANIFEST is not in it: that it is an older one shows in the logs, and in the writes. */
 static outcome note_evidence(failed_db *db, failure *why) {
-    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(db->handle)};
+    evidence_state now = {.writes = rocksdb_get_latest_sequence_number(db->handle),
+                          .manifest_number = db->manifest.noted.number,
+                          .manifest_size = db->manifest.noted.size};
     return evidence_write(&db->witness, &now, why);
+}
+
+static uint64_t background_errors(const failed_db *db) {
+    uint64_t errors = 0;
+    return rocksdb_property_int(db->handle, "rocksdb.background-errors", &errors) == 0 ? errors : 0;
+}
+
+/* A damaged MANIFEST may look like one that a crash has torn, and RocksDB deletes the tables that
+ * are not in it: so the evidence knows how long it is. */
+static outcome look_at_manifest(failed_db *db, failure *why) {
+    bool advanced; /* noted with the next write */
+    db->looked_ms = clock_monotonic_ms();
+    return manifest_look(&db->manifest, db->directory, background_errors(db), &advanced, why);
 }
 
 static outcome check_witness(const failed_db *db, const char *directory, const evidence_state *seen,
@@ -99,20 +116,36 @@ outcome failed_db_open(failed_db *db, const char *directory, failure *why) {
     outcome result = evidence_open(&db->witness, path, &witnessed, &seen, why);
     if (result == ST_OK) result = database_exists(directory, database, witnessed, &exists, why);
     if (result == ST_OK && exists) result = database_check(directory, database, &seen, &cuts, why);
+    if (result == ST_OK && !(db->directory = strdup(database)))
+        result = fail(why, ST_NO_MEMORY, "", "no memory for the name of the folder");
     if (result == ST_OK) result = make_options(db, why);
     if (result == ST_OK) result = open_families(db, database, why);
     if (result == ST_OK) result = check_witness(db, directory, &seen, why);
+    db->manifest.noted = manifest_now(database); /* the opening has synced it */
     /* The names first: evidence without a database looks like a database that was lost. */
     if (result == ST_OK) result = folder_sync(directory, why);
     if (result == ST_OK) result = note_evidence(db, why);
     if (result == ST_OK) result = evidence_sync(&db->witness, why);
+    db->opened = result == ST_OK;
     if (result != ST_OK) failed_db_close(db);
     return result;
+}
+
+/* No job runs and no thread writes any more, and none has failed: what is here is what the next
+ * opening should find. Without it the evidence is weaker, not wrong. */
+static void note_end(failed_db *db) {
+    if (background_errors(db) > 0) return;
+    outcome result = look_at_manifest(db, NULL); /* syncs it */
+    if (result == ST_OK) result = look_at_manifest(db, NULL);
+    if (result == ST_OK) result = note_evidence(db, NULL);
+    if (result == ST_OK) result = evidence_sync(&db->witness, NULL);
+    (void)result;
 }
 
 void failed_db_close(failed_db *db) {
     if (db->handle) {
         rocksdb_cancel_all_background_work(db->handle, 1);
+        if (db->opened) note_end(db);
         for (int i = 0; i < FAILED_FAMILIES; i++)
             rocksdb_column_family_handle_destroy(db->families[i]);
         rocksdb_close(db->handle);
@@ -122,6 +155,7 @@ void failed_db_close(failed_db *db) {
     if (db->write_sync) rocksdb_writeoptions_destroy(db->write_sync);
     if (db->cache) rocksdb_cache_destroy(db->cache);
     evidence_close(&db->witness);
+    free(db->directory);
     *db = (failed_db){.witness.file = -1};
 }
 
@@ -139,6 +173,8 @@ outcome failed_db_write(failed_db *db, rocksdb_writebatch_wi_t *batch, failure *
     char *error = NULL;
     rocksdb_write_writebatch_wi(db->handle, db->write_sync, batch, &error);
     outcome result = store_db_outcome(error, "write to the WAL", why);
+    if (result == ST_OK && clock_monotonic_ms() - db->looked_ms >= LOOK_MS)
+        result = look_at_manifest(db, why);
     return result == ST_OK ? note_evidence(db, why) : result;
 }
 

@@ -6,6 +6,7 @@
 #define INGEST_STORAGE_FAILED_DB_H
 
 #include "storage/evidence.h"
+#include "storage/manifest.h"
 
 #include <rocksdb/c.h>
 
@@ -25,7 +26,11 @@ typedef struct failed_db {
     rocksdb_cache_t *cache;
     rocksdb_readoptions_t *read;        /* point reads */
     rocksdb_writeoptions_t *write_sync; /* the only way to write */
+    char *directory;                    /* owned; RocksDB's own */
     evidence witness;
+    manifest_watch manifest; /* what of it the witness knows */
+    int64_t looked_ms;
+    bool opened; /* with all of it there */
 } failed_db;
 
 /* Checks the files first; `directory` is there and locked. On failure nothing is left open. */

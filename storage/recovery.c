@@ -304,7 +304,7 @@ outcome store_recover(event_store *store, failure *why) {
     result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
                            store->compaction_held, why);
     if (result != ST_OK) return result;
-    store->manifest_noted = manifest_now(database); /* at once: so far the opening has synced it */
+    store->manifest.noted = manifest_now(database); /* at once: so far the opening has synced it */
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
     if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());

@@ -51,7 +51,7 @@ static UNUSED int setup(void **state) {
 }
 
 static UNUSED PRINTF_LIKE(1, 2) void run_shell(const char *format, ...) {
-    char line[512];
+    char line[1024];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(line, sizeof line, format, args);

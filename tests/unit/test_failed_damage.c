@@ -6,6 +6,7 @@
 #include "storage/failed_record.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <rocksdb/c.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -254,7 +255,7 @@ static void a_lost_database_does_not_open(void **state) {
     assert_string_equal(f->why.field, "evidence");
 }
 
-/* ---- writes that fail ----------------------------------------------------------------------- */
+/* ---- children ------------------------------------------------------------------------------- */
 
 static pid_t start_child(const fixture *f, const char *what, int pipe_end) {
     pid_t child = fork();
@@ -264,6 +265,91 @@ static pid_t start_child(const fixture *f, const char *what, int pipe_end) {
     (void)execl("/proc/self/exe", "child", what, f->directory, number, (char *)NULL);
     _exit(127);
 }
+
+/* ---- any byte of any file ------------------------------------------------------------------- */
+
+enum { ALL_RIGHT = 0, TOLD = 10, WRONG = 11, RECORDS = 40 };
+
+static void make_event(char event[64], uint64_t number) {
+    (void)snprintf(event, 64, "the event of record %llu, and nothing else",
+                   (unsigned long long)number);
+}
+
+static bool check_event(void *arg, const failed_record *record) {
+    char event[64];
+    make_event(event, record->number);
+    uint64_t *count = arg;
+    if (!bytes_equal(bytes_of_string(event), record->event) || record->number != *count + 1)
+        exit(WRONG);
+    ++*count;
+    return true;
+}
+
+/* The child: a RocksDB built with its assertions may abort on damage. */
+static int read_all(fixture *f) {
+    uint64_t count = 0;
+    outcome result = try_open(f);
+    if (result == ST_OK)
+        result = failed_store_each(f->store, 0, true, check_event, &count, &f->why);
+    if (result != ST_OK) return f->why.reason[0] ? TOLD : WRONG;
+    return count == RECORDS ? ALL_RIGHT : WRONG;
+}
+
+/* Turns a bit of one of the files. */
+static void damage_a_file(const char *directory, unsigned draw) {
+    char pattern[256];
+    glob_t files;
+    char byte;
+    (void)snprintf(pattern, sizeof pattern,
+                   "%s/{db/*.sst,db/*.log,db/MANIFEST-*,db/CURRENT,evidence}", directory);
+    assert_int_equal(glob(pattern, GLOB_BRACE, NULL, &files), 0);
+    const char *path = files.gl_pathv[draw % files.gl_pathc];
+    const off_t at = size_of(path) > 0 ? draw * 7919 % size_of(path) : -1;
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    if (at >= 0) {
+        assert_int_equal(pread(file, &byte, 1, at), 1);
+        byte = (char)(byte ^ 1 << draw % 8);
+        assert_int_equal(pwrite(file, &byte, 1, at), 1);
+    }
+    assert_int_equal(close(file), 0);
+    globfree(&files);
+}
+
+static void a_changed_byte_of_any_file_is_never_silent(void **state) {
+    fixture *f = *state;
+    char event[64];
+    char id[32];
+    int told = 0;
+    int aborted = 0;
+    for (uint64_t i = 1; i <= RECORDS; i++) {
+        (void)snprintf(id, sizeof id, "id-%llu", (unsigned long long)i);
+        make_event(event, i);
+        failed_record record = record_of(id, event);
+        assert_int_equal(put_one(f, &record), i);
+        if (i == RECORDS / 2) reopen(f); /* the first half goes to tables */
+    }
+    close_fixture(f);
+    for (unsigned draw = 0; draw < 60; draw++) {
+        fixture copy = {.limits = f->limits};
+        int status;
+        (void)snprintf(copy.directory, sizeof copy.directory, "%.50s/copy", f->directory);
+        run_shell("rm -rf %s && mkdir %s && cp -r %s/db %s/evidence %s", copy.directory,
+                  copy.directory, f->directory, f->directory, copy.directory);
+        damage_a_file(copy.directory, draw);
+        pid_t child = start_child(&copy, "read", 0);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == WRONG)
+            fail_msg("draw %u: it read something else, and said nothing\n", draw);
+        told += WIFEXITED(status) && WEXITSTATUS(status) == TOLD;
+        aborted += WIFSIGNALED(status);
+    }
+    print_message("%d of 60 told, %d by an assertion of RocksDB\n", told + aborted, aborted);
+    assert_in_range(told, 15, 60);
+    assert_in_range(aborted, 0, 5);
+    open_fixture(f);
+}
+
+/* ---- writes that fail ----------------------------------------------------------------------- */
 
 /* The child: a full disk, as RLIMIT_FSIZE makes one. */
 static int write_until_it_fails(fixture *f) {
@@ -391,6 +477,7 @@ int main(int argc, char **argv) {
         static fixture f = {.limits = {.max_events = UINT64_MAX, .max_bytes = UINT64_MAX}};
         (void)snprintf(f.directory, sizeof f.directory, "%s", argv[2]);
         if (strcmp(argv[1], "fail") == 0) return write_until_it_fails(&f);
+        if (strcmp(argv[1], "read") == 0) return read_all(&f);
         return write_until_killed(&f, (int)strtol(argv[3], NULL, 10));
     }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -404,6 +491,7 @@ int main(int argc, char **argv) {
         TEST(a_store_of_another_kind_does_not_open),
         TEST(a_torn_tail_opens_and_a_cut_end_does_not),
         TEST(a_lost_database_does_not_open),
+        TEST(a_changed_byte_of_any_file_is_never_silent),
         TEST(a_failed_write_is_for_good),
         TEST(killed_at_any_moment_it_opens_with_all_that_was_written),
     };
