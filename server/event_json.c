@@ -279,3 +279,12 @@ size_t event_json_write(const Ingest__V1__Event *event, char *out, size_t capaci
     put_char(&to, '}');
     return to.len;
 }
+
+size_t event_json_write_opaque(bytes value, char *out, size_t capacity) {
+    writer to = {out, capacity, 0};
+    PUT_LITERAL(&to, "{\"opaque\":");
+    put_base64(&to,
+               (ProtobufCBinaryData){.len = value.len, .data = (uint8_t *)(uintptr_t)value.data});
+    put_char(&to, '}');
+    return to.len;
+}

@@ -14,5 +14,7 @@
 /* Writes at most `capacity` bytes to `out` (NULL with 0: only measures) and returns the full size.
  * No NUL is added. */
 size_t event_json_write(const Ingest__V1__Event *event, char *out, size_t capacity);
+/* The same for a value that is no event: {"opaque":"BASE64"}. */
+size_t event_json_write_opaque(bytes value, char *out, size_t capacity);
 
 #endif

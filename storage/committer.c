@@ -244,8 +244,8 @@ static void publish_route(committer *self, uint32_t number) {
 
 outcome store_note_evidence(event_store *store, failure *why) {
     evidence_state now = {.writes = rocksdb_get_latest_sequence_number(store->db.handle),
-                          .manifest_number = store->manifest_noted.number,
-                          .manifest_size = store->manifest_noted.size};
+                          .manifest_number = store->manifest.noted.number,
+                          .manifest_size = store->manifest.noted.size};
     for (uint32_t i = 0; i < STORE_ROUTES_MAX; i++) {
         now.last[i] = store->routes[i].staged.last;
         now.buried[i] = (uint32_t)store->routes[i].staged.ledger.buried;
@@ -253,27 +253,13 @@ outcome store_note_evidence(event_store *store, failure *why) {
     return evidence_write(&store->witness, &now, why);
 }
 
-/*
- * RocksDB may just be writing to the MANIFEST, so it is synced here as well. That alone proves
- * nothing: had RocksDB's own sync failed before, ours would find clean pages. So what was synced is
- * noted only at the next look, when no job of RocksDB has failed meanwhile.
- */
 static outcome note_manifest(event_store *store, failure *why) {
     char database[PATH_SIZE];
+    bool advanced;
     path_join(database, store->directory, "db");
-    uint64_t errors = store_db_background_errors(&store->db);
-    bool sure = errors == store->errors_seen;
-    manifest_extent synced = store->manifest_seen;
-    manifest_extent now = manifest_now(database);
-    store->errors_seen = errors;
-    if (now.number && !manifest_extent_equal(&now, &synced)) {
-        outcome result = manifest_sync(database, &store->manifest_seen, why);
-        if (result != ST_OK) return result;
-    }
-    if (!sure || !synced.number || manifest_extent_equal(&synced, &store->manifest_noted))
-        return ST_OK;
-    store->manifest_noted = synced;
-    return store_note_evidence(store, why);
+    outcome result = manifest_look(&store->manifest, database,
+                                   store_db_background_errors(&store->db), &advanced, why);
+    return result == ST_OK && advanced ? store_note_evidence(store, why) : result;
 }
 
 static outcome write_batch(committer *self, failure *why) {

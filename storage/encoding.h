@@ -1,6 +1,6 @@
 /*
  * encoding: numbers to and from bytes. Big-endian in keys, because RocksDB orders keys as bytes;
- * little-endian or varint in values. Private to storage/.
+ * little-endian or varint in values, and on the control socket of the consumer.
  */
 #ifndef INGEST_STORAGE_ENCODING_H
 #define INGEST_STORAGE_ENCODING_H

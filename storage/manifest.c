@@ -231,3 +231,20 @@ outcome manifest_repair(const char *database, const manifest_facts *facts, const
     path_join(path, database, facts->file);
     return torn_tail_cut(path, facts->extent.size, facts->size, saved_as, why);
 }
+
+outcome manifest_look(manifest_watch *self, const char *database, uint64_t errors, bool *advanced,
+                      failure *why) {
+    const bool sure = errors == self->errors;
+    const manifest_extent synced = self->seen;
+    const manifest_extent now = manifest_now(database);
+    *advanced = false;
+    self->errors = errors;
+    if (now.number && !manifest_extent_equal(&now, &synced)) {
+        outcome result = manifest_sync(database, &self->seen, why);
+        if (result != ST_OK) return result;
+    }
+    if (!sure || !synced.number || manifest_extent_equal(&synced, &self->noted)) return ST_OK;
+    self->noted = synced;
+    *advanced = true;
+    return ST_OK;
+}

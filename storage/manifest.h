@@ -46,4 +46,21 @@ manifest_extent manifest_now(const char *database);
 /* The same, after a sync of it and of its name: what a power cut cannot take back. Blocks. */
 MUST_CHECK outcome manifest_sync(const char *database, manifest_extent *synced, failure *why);
 
+/*
+ * How far the MANIFEST of a database in use is known to be on the disk, for the evidence. That a
+ * sync went well proves nothing alone: had RocksDB's own failed before, ours would find clean
+ * pages. So what was synced counts only at the next look, when no job of RocksDB has failed
+ * meanwhile.
+ */
+typedef struct manifest_watch {
+    manifest_extent noted; /* what is known */
+    manifest_extent seen;  /* what was synced at the last look, and */
+    uint64_t errors;       /* RocksDB's background errors by then */
+} manifest_watch;
+
+/* `errors` as of now. *advanced: `noted` has changed, and is to be written down. Blocks when there
+ * is something to sync. */
+MUST_CHECK outcome manifest_look(manifest_watch *self, const char *database, uint64_t errors,
+                                 bool *advanced, failure *why);
+
 #endif

@@ -7,14 +7,13 @@
  *   DIRECTORY/LOCK  db/ (RocksDB)  evidence  torn-tail, torn-manifest (what was cut off last)
  */
 #include "storage/clock.h"
+#include "storage/database_check.h"
 #include "storage/encoding.h"
 #include "storage/folder.h"
 #include "storage/idempotency.h"
 #include "storage/manifest.h"
 #include "storage/store_meta.h"
-#include "storage/wal_check.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -27,33 +26,20 @@ static bytes iterator_key(const rocksdb_iterator_t *all) {
 
 static outcome check_files(event_store *store, const char *database, const evidence_state *seen,
                            failure *why) {
-    char tail[PATH_SIZE];
-    manifest_facts manifest;
-    wal_repair repair;
-    manifest_extent extent = {seen->manifest_number, seen->manifest_size};
-    outcome result = manifest_check(database, &extent, &manifest, why);
-    if (result != ST_OK) return result;
-    path_join(tail, store->directory, "torn-tail");
-    bool manifest_torn = manifest.extent.size != manifest.size;
-    wal_bounds bounds = {.flushed_known = manifest.flushed_known,
-                         .flushed = manifest.flushed,
-                         .needs = manifest.logs,
-                         .synced = seen->writes,
-                         .manifest_torn = manifest_torn};
-    result = wal_check(database, tail, &bounds, &repair, why);
-    if (result == ST_OK && repair.repaired)
+    database_cuts cuts;
+    outcome result = database_check(store->directory, database, seen, &cuts, why);
+    if (cuts.log.repaired)
         store_log(store, STORE_LOG_INFO,
                   "%s ended in the middle of a batch that was never acknowledged: cut to %llu "
                   "bytes, %llu kept in torn-tail",
-                  repair.file, (unsigned long long)repair.kept,
-                  (unsigned long long)repair.cut_bytes);
-    if (result != ST_OK || !manifest_torn) return result;
-    store_log(store, STORE_LOG_INFO,
-              "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
-              "torn-manifest",
-              manifest.file, (unsigned long long)manifest.extent.size);
-    path_join(tail, store->directory, "torn-manifest");
-    return manifest_repair(database, &manifest, tail, why);
+                  cuts.log.file, (unsigned long long)cuts.log.kept,
+                  (unsigned long long)cuts.log.cut_bytes);
+    if (cuts.manifest[0])
+        store_log(store, STORE_LOG_INFO,
+                  "%s ended in edits that had no effect yet: cut to %llu bytes, the rest kept in "
+                  "torn-manifest",
+                  cuts.manifest, (unsigned long long)cuts.manifest_kept);
+    return result;
 }
 
 /* The last record above the hint, if there is any, says where the route stands. */
@@ -257,29 +243,6 @@ static outcome open_witness(event_store *store, bool *found, evidence_state *see
     return evidence_open(&store->witness, path, found, seen, why);
 }
 
-static int is_data(const struct dirent *entry) {
-    const char *suffix = strrchr(entry->d_name, '.');
-    return suffix && (strcmp(suffix, ".sst") == 0 || strcmp(suffix, ".log") == 0);
-}
-
-/* RocksDB would begin anew where it finds no CURRENT: only where nothing else is, either. */
-static outcome check_current(const event_store *store, const char *database, bool *exists,
-                             bool witnessed, failure *why) {
-    char path[PATH_SIZE];
-    struct dirent **files = NULL;
-    path_join(path, database, "CURRENT");
-    *exists = access(path, F_OK) == 0;
-    if (*exists) return ST_OK;
-    int count = scandir(database, &files, is_data, NULL);
-    for (int i = 0; i < count; i++)
-        free(files[i]);
-    free(files);
-    if (count <= 0 && !witnessed) return ST_OK;
-    return fail(why, ST_CORRUPT, count > 0 ? "db" : "evidence", "%s: %s", store->directory,
-                count > 0 ? "db/CURRENT is gone, but tables or logs are there"
-                          : "the database is gone, but the evidence file says that it had data");
-}
-
 /* A repair was cut short when its result was complete: neither database may be used before. */
 static outcome check_repair(const event_store *store, failure *why) {
     char path[PATH_SIZE];
@@ -329,7 +292,8 @@ outcome store_recover(event_store *store, failure *why) {
     outcome result = check_repair(store, why);
     if (result == ST_OK) result = make_room(store, database, why);
     if (result == ST_OK) result = open_witness(store, &witnessed, &seen, why);
-    if (result == ST_OK) result = check_current(store, database, &exists, witnessed, why);
+    if (result == ST_OK)
+        result = database_exists(store->directory, database, witnessed, &exists, why);
     if (result == ST_OK && exists) result = check_files(store, database, &seen, why);
     if (result != ST_OK) return result;
     if (exists && !witnessed)
@@ -340,7 +304,7 @@ outcome store_recover(event_store *store, failure *why) {
     result = store_db_open(&store->db, database, &store->options, ids_filter_create(store),
                            store->compaction_held, why);
     if (result != ST_OK) return result;
-    store->manifest_noted = manifest_now(database); /* at once: so far the opening has synced it */
+    store->manifest.noted = manifest_now(database); /* at once: so far the opening has synced it */
     store->working_bytes = store_db_working_bytes(&store->db);
     result = meta_load(store, &fresh, why);
     if (result == ST_OK) ids_window_update(&store->ids, clock_wall_ms());

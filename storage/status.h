@@ -25,6 +25,7 @@
     X(ST_DISK_FULL, 8, true,                                                                       \
       "no free space but storage.reserve_free: give the volume of the data folder more")           \
     X(ST_DEAD_FULL, 8, true, "storage.dead_budget is spent: replay or purge dead letters")         \
+    X(ST_FULL, 8, true, "the store of failed events is full: retry or discard some of them")       \
     X(ST_STOPPING, 14, true, "shutting down")                                                      \
     X(ST_TIMEOUT, 4, true, "deadline exceeded")                                                    \
     X(ST_UNAVAILABLE, 14, true, "unavailable")                                                     \

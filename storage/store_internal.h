@@ -99,12 +99,10 @@ struct event_store {
     char *directory; /* owned; options.directory points to it */
     int lock_file;   /* flock held while open */
     store_db db;
-    evidence witness;               /* the committer's, once it runs; so are */
-    manifest_extent manifest_noted; /* what the witness knows, */
-    manifest_extent manifest_seen;  /* what was synced at the last look, and */
-    uint64_t errors_seen;           /* RocksDB's background errors by then */
-    ballast ballast;                /* the cleaner's, once it runs */
-    bool compaction_held;           /* likewise: since the opening, for want of room */
+    evidence witness;        /* the committer's, once it runs; so are */
+    manifest_watch manifest; /* what of it the witness knows */
+    ballast ballast;         /* the cleaner's, once it runs */
+    bool compaction_held;    /* likewise: since the opening, for want of room */
     uuid id;
     incarnation_entry *incarnations; /* ascending; the last one is ours; constant while open */
     size_t incarnation_count;

@@ -12,12 +12,13 @@ static const struct {
     {EX_USAGE, "the command line is wrong"},
     {EX_DATAERR,
      "refused for what it is: an event, a damaged store, something to be accepted first"},
-    {EX_NOINPUT, "there is no such thing: store, file, event, dead letter"},
+    {EX_NOINPUT, "there is no such thing: store, file, event, dead letter, failed event"},
     {EX_UNAVAILABLE, "the server, or Kafka, cannot be reached or does not answer in time"},
     {EX_SOFTWARE, "an error that should not be"},
     {EX_IOERR, "reading or writing failed"},
     {EX_TEMPFAIL,
-     "not now: the folder is in use (stop the server), the server is full, or ^C; again later"},
+     "not now: the folder is in use (stop the server), the server is full, the consumer ends, or "
+     "^C; again later"},
     {EX_PROTOCOL, "the server does not know the call: an older one, or none of ours"},
     {EX_NOPERM, "the server does not allow it"},
     {EX_CONFIG, "the store was written by a newer version"},
@@ -68,7 +69,7 @@ void print_overview(FILE *out, const char *group) {
     (void)fprintf(out, "usage: ingestctl COMMAND [OPTION...] [OPERAND...]\n\n");
     for (const command *const *it = COMMANDS; *it; it++)
         if (!group || strcmp((*it)->group, group) == 0)
-            (void)fprintf(out, "  %-14s %s\n", command_title(*it), (*it)->summary);
+            (void)fprintf(out, "  %-15s %s\n", command_title(*it), (*it)->summary);
     (void)fprintf(out,
                   "\n  ingestctl COMMAND --help tells more; --version; --man is the manual page\n");
     print_exit_codes(out);
@@ -139,12 +140,14 @@ static void roff_command(FILE *out, const command *it) {
 }
 
 void print_manual(FILE *out) {
-    (void)fprintf(out,
-                  ".TH INGESTCTL 1 2026-11-23 \"ingest %s\" \"User Commands\"\n.SH NAME\n"
-                  "ingestctl \\- publish events, watch an ingest server, repair its store\n"
-                  ".SH SYNOPSIS\n.B ingestctl\n.I COMMAND\n"
-                  "[\\fIOPTION\\fR...] [\\fIOPERAND\\fR...]\n.SH COMMANDS\n",
-                  INGEST_VERSION);
+    (void)fprintf(
+        out,
+        ".TH INGESTCTL 1 2026-11-23 \"ingest %s\" \"User Commands\"\n.SH NAME\n"
+        "ingestctl \\- publish events, watch an ingest server, repair its store, look after failed "
+        "events\n"
+        ".SH SYNOPSIS\n.B ingestctl\n.I COMMAND\n"
+        "[\\fIOPTION\\fR...] [\\fIOPERAND\\fR...]\n.SH COMMANDS\n",
+        INGEST_VERSION);
     for (const command *const *it = COMMANDS; *it; it++)
         roff_command(out, *it);
     (void)fprintf(out, ".SH OPTIONS OF THE CONNECTION\nFor all commands that talk to a server.\n");

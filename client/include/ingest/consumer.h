@@ -75,12 +75,12 @@ typedef struct ingest_effect {
     const char *idempotency_key;
     uint32_t attempt; /**< from 1; attempts before a crash are not counted */
 
-    const char *source;      /**< the event's */
-    const char *event_id;    /**< the event's */
-    const char *event_type;  /**< name of the transaction or of the informative event */
-    const char *key;         /**< the event's; orders it */
-    const char *operation;   /**< name of the operation, or of the informative event */
-    const char *entity_id;   /**< of the operation; "" when none was given */
+    const char *source;       /**< the event's */
+    const char *event_id;     /**< the event's */
+    const char *event_type;   /**< name of the transaction or of the informative event */
+    const char *key;          /**< the event's; orders it */
+    const char *operation;    /**< name of the operation, or of the informative event */
+    const char *entity_id;    /**< of the operation; "" when none was given */
     uint32_t operation_index; /**< of the operation in the event, from 0 */
     uint32_t operation_count;
     uint32_t effect_index; /**< of the effect in its operation, from 0 */
@@ -241,25 +241,35 @@ INGEST_API void ingest_consumer_metrics(ingest_consumer *consumer,
 
 /** Where a failed event stands. */
 typedef enum ingest_failed_state {
-    INGEST_FAILED_WAITING, /**< will be tried again by itself */
+    INGEST_FAILED_WAITING,  /**< will be tried again by itself */
     INGEST_FAILED_GIVEN_UP, /**< final, or out of attempts: for somebody to decide */
-    INGEST_FAILED_HELD     /**< given up, and its key waits behind it in Kafka */
+    INGEST_FAILED_HELD      /**< given up, and its key waits behind it in Kafka */
 } ingest_failed_state;
 
-/** One failed event. Lasts for the call. */
+/** One failed event. Lasts for the call. Texts that are not UTF-8 show '?' there. */
 typedef struct ingest_failed_event {
-    uint64_t number; /**< in the store, never used again */
-    ingest_failed_state state;
-    const char *source, *event_id, *event_type, *key;
-    const char *operation, *effect; /**< where it stopped */
-    uint32_t effects_done, effects; /**< of the whole event */
-    uint32_t attempts;              /**< at the effect where it stopped */
-    const char *code, *reason;      /**< of the last attempt */
-    int64_t first_failed_ms, last_failed_ms, next_attempt_ms; /**< since 1970; 0: none */
-    const char *topic;
-    int32_t partition;
-    int64_t offset;
-    const char *json; /**< the whole event, canonical protobuf JSON; NULL in lists */
+    uint64_t number;           /**< in the store, never used again */
+    ingest_failed_state state; /**< where it stands */
+    const char *source;        /**< the event's */
+    const char *event_id;      /**< the event's; "" of a value that is no event */
+    const char *event_type;    /**< name of the transaction or of the informative event */
+    const char *key;           /**< the event's */
+    const char *operation;     /**< where it stopped */
+    const char *effect;        /**< where it stopped */
+    uint32_t effects_done;     /**< of the whole event, in order */
+    uint32_t effects;          /**< of the whole event */
+    uint32_t attempts;         /**< at the effect where it stopped */
+    const char *code;          /**< of the last attempt */
+    const char *reason;        /**< of the last attempt */
+    int64_t first_failed_ms;   /**< since 1970 */
+    int64_t last_failed_ms;    /**< since 1970 */
+    int64_t next_attempt_ms;   /**< since 1970; 0 unless it is waiting */
+    const char *topic;         /**< where its (first) record stands in Kafka */
+    int32_t partition;         /**< of that record */
+    int64_t offset;            /**< of that record */
+    /** The whole event, canonical protobuf JSON; of a value that is no event {"opaque":"BASE64"}.
+     * NULL in lists without events. */
+    const char *json;
 } ingest_failed_event;
 
 /** Which ones. All that is set must hold. */
@@ -272,10 +282,17 @@ typedef struct ingest_failed_filter {
 
 /**
  * A failed-event store: of a consumer that runs, through the socket in its data folder, or of one
- * that does not, with its folder locked meanwhile. NULL, and `error` says why.
+ * that does not, with its folder locked until it is closed. For one thread at a time.
  */
 typedef struct ingest_failed_store ingest_failed_store;
+/**
+ * NULL, and `error` says why, as for all functions here: INGEST_INVALID, there is no such store;
+ * INGEST_UNSUPPORTED, it is of another version; INGEST_CLOSED, not now: the folder is in use and
+ * nobody answers (waits 5 s for that), or the consumer is ending; INGEST_FAILED, damage, or reading
+ * or writing failed.
+ */
 INGEST_API ingest_failed_store *ingest_failed_store_open(const char *data_dir, ingest_error *error);
+/** Unlocks the folder. NULL is fine. */
 INGEST_API void ingest_failed_store_close(ingest_failed_store *store);
 
 /** Calls `each` in the order of numbers from behind `after`, until it returns false or `limit` (0:
@@ -285,10 +302,12 @@ INGEST_API bool ingest_failed_list(ingest_failed_store *store, const ingest_fail
                                    bool (*each)(void *arg, const ingest_failed_event *event),
                                    void *arg, ingest_error *error);
 /** They go on at the effect where they stopped, with their attempts counted anew. Where no consumer
- * runs: at its next start. `count`: how many. */
+ * runs: at its next start. `count`: how many, also when it fails on the way. */
 INGEST_API bool ingest_failed_retry(ingest_failed_store *store, const ingest_failed_filter *filter,
                                     uint64_t *count, ingest_error *error);
-/** They are deleted, as if they had been done; the rest of their effects never runs. */
+/** They are deleted, as if they had been done; the rest of their effects never runs. One that is
+ * INGEST_FAILED_HELD still stands in Kafka, and only a consumer that runs can discard it: without,
+ * the others are discarded, and the error names how many were not. */
 INGEST_API bool ingest_failed_discard(ingest_failed_store *store,
                                       const ingest_failed_filter *filter, uint64_t *count,
                                       ingest_error *error);
