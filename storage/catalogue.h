@@ -7,8 +7,11 @@
  *   name  kind  route  topic  indexes  tables
  *   kind: transaction | informative       route: a name from the configuration
  *   topic: for split routes, where this operation's record goes; "-": the route's topic
- *   indexes, tables: comma-separated effects, "-" for none; all_of(NAME) stands for every table of
- *   operation NAME, complete(a|b) for every table of the records a and b (resolved by the consumer)
+ *   indexes, tables: comma-separated effects, "-" for none. For the consumer, which resolves them:
+ *   all_of(NAME) stands for every table of operation NAME; complete(a|b) for every table of every
+ *   operation that changes the index a, in the file's order, then of those that change b: the whole
+ *   record, wherever it is kept, but without what these have by a complete() of their own. (In the
+ *   column of indexes: every index.) An effect that is reached twice is one, at its first place.
  */
 #ifndef INGEST_STORAGE_CATALOGUE_H
 #define INGEST_STORAGE_CATALOGUE_H
