@@ -288,3 +288,12 @@ size_t event_json_write_opaque(bytes value, char *out, size_t capacity) {
     put_char(&to, '}');
     return to.len;
 }
+
+size_t event_json_write_data(const Google__Protobuf__Struct *data, char *out, size_t capacity) {
+    writer to = {out, capacity, 0};
+    if (data)
+        put_struct(&to, data);
+    else
+        PUT_LITERAL(&to, "null");
+    return to.len;
+}

@@ -16,5 +16,7 @@
 size_t event_json_write(const Ingest__V1__Event *event, char *out, size_t capacity);
 /* The same for a value that is no event: {"opaque":"BASE64"}. */
 size_t event_json_write_opaque(bytes value, char *out, size_t capacity);
+/* The same for an operation's data alone; NULL: null. */
+size_t event_json_write_data(const Google__Protobuf__Struct *data, char *out, size_t capacity);
 
 #endif

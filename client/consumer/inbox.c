@@ -1,0 +1,66 @@
+#include "client/consumer/inbox.h"
+
+#include <unistd.h>
+
+void inbox_init(inbox *it, int wake) {
+    *it = (inbox){.wake = wake};
+    pthread_mutex_init(&it->lock, NULL);
+    pthread_cond_init(&it->answered, NULL);
+}
+
+void inbox_destroy(inbox *it) {
+    pthread_cond_destroy(&it->answered);
+    pthread_mutex_destroy(&it->lock);
+}
+
+outcome inbox_ask(void *arg, control_change change, const uint64_t *numbers, size_t count,
+                  uint64_t *done, failure *why) {
+    inbox *it = arg;
+    const uint64_t one = 1;
+    inbox_request request = {.change = change, .numbers = numbers, .count = count};
+    pthread_mutex_lock(&it->lock);
+    if (!it->open) {
+        request.result = fail(&request.why, ST_STOPPING, "", "the consumer is not running");
+    } else {
+        it->request = &request;
+        it->taken = false;
+        if (write(it->wake, &one, sizeof one) < 0) request.done = 0; /* full: it is awake */
+        while (it->request == &request)
+            pthread_cond_wait(&it->answered, &it->lock);
+    }
+    pthread_mutex_unlock(&it->lock);
+    *done = request.done;
+    if (request.result != ST_OK) *why = request.why;
+    return request.result;
+}
+
+static void answer(inbox *it) {
+    it->request = NULL;
+    pthread_cond_broadcast(&it->answered);
+}
+
+void inbox_open(inbox *it, bool open) {
+    pthread_mutex_lock(&it->lock);
+    it->open = open;
+    if (!open && it->request) {
+        it->request->result =
+            fail(&it->request->why, ST_STOPPING, "", "the consumer is ending: try again");
+        answer(it);
+    }
+    pthread_mutex_unlock(&it->lock);
+}
+
+inbox_request *inbox_take(inbox *it) {
+    pthread_mutex_lock(&it->lock);
+    inbox_request *request = it->taken ? NULL : it->request;
+    it->taken = request != NULL;
+    pthread_mutex_unlock(&it->lock);
+    return request;
+}
+
+void inbox_answer(inbox *it) {
+    pthread_mutex_lock(&it->lock);
+    it->taken = false;
+    answer(it);
+    pthread_mutex_unlock(&it->lock);
+}
