@@ -4,10 +4,9 @@
  * one starts from what Kafka says. Each producer has its own `producer` struct, which is what its
  * callbacks write to, so that a late report cannot touch the next one.
  */
-#include "server/kafka_sink.h"
+#include "server/kafka_sink_internal.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,15 +16,12 @@
  * the broker aborts by itself. */
 #define TRANSACTION_MS 120000
 #define OPEN_MS 30000
-#define ASK_MS 10000   /* metadata, cluster id, watermark */
-#define READ_MS 150000 /* a neighbour's open transaction holds us up until its time-out */
-#define CONFIRM_MS 10000
+#define ASK_MS 10000 /* metadata, cluster id */
 #define QUEUE_FULL_MS 30000
 #define FLUSH_MS 30000
 #define COMMIT_MS 30000
 #define ABORT_MS 2000
 #define PURGE_MS 1000
-#define SLICE_MS 500            /* of every long call; then *abandon is looked at */
 #define RETRY_MS 20             /* between our own repetitions */
 #define RETRY_BACKOFF_MS "1000" /* the doubt rule of the machine builds on it */
 #define LOG_PERIOD_MS 10000
@@ -33,7 +29,7 @@
 #define TEXT_OF(token) #token
 #define NUMBER_TEXT(macro) TEXT_OF(macro)
 
-typedef struct producer {
+struct producer {
     kafka_sink *sink;
     rd_kafka_t *rk;
     rd_kafka_topic_t **topics; /* handles, so that a record needs no look-up by name in the lib */
@@ -45,110 +41,10 @@ typedef struct producer {
     rd_kafka_resp_err_t first_error; /* of a record, purges aside */
     uint64_t first_error_sequence;   /* 0: it was the position */
     int64_t position_offset;
-} producer;
-
-struct kafka_sink {
-    sink_options options;
-    char key[POSITION_KEY_SIZE];
-    char transactional_id[POSITION_KEY_SIZE + 8];
-    producer *current; /* NULL after discard */
-    int64_t position_offset;
-    int64_t read_to; /* end of the last reading of the position; -1: it is confirmed */
-    atomic_bool reachable;
-    pthread_mutex_t log_lock; /* librdkafka logs from its own threads */
-    log_limit log_limits[2];
 };
 
-/* ---- faults ------------------------------------------------------------------------------- */
-
-fault kafka_fault(rd_kafka_resp_err_t code) {
-    switch (code) {
-    case RD_KAFKA_RESP_ERR_NO_ERROR:
-        return FAULT_NONE;
-    case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-    case RD_KAFKA_RESP_ERR_INVALID_MSG:
-    case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
-    case RD_KAFKA_RESP_ERR_INVALID_RECORD:
-    case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
-    case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-        return FAULT_RECORD;
-    case RD_KAFKA_RESP_ERR__FENCED:
-    case RD_KAFKA_RESP_ERR_PRODUCER_FENCED:
-    case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH:
-        return FAULT_FENCED;
-    case RD_KAFKA_RESP_ERR__TRANSPORT:
-    case RD_KAFKA_RESP_ERR__TIMED_OUT:
-    case RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE:
-    case RD_KAFKA_RESP_ERR__MSG_TIMED_OUT:
-    case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
-    case RD_KAFKA_RESP_ERR__RESOLVE:
-    case RD_KAFKA_RESP_ERR__WAIT_COORD:
-    case RD_KAFKA_RESP_ERR__WAIT_CACHE:
-    case RD_KAFKA_RESP_ERR__RETRY:
-    case RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT:
-    case RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE:
-    case RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION:
-    case RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE:
-    case RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE:
-    case RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION:
-    case RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS:
-    case RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE:
-    case RD_KAFKA_RESP_ERR_NOT_COORDINATOR:
-    case RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR:
-        return FAULT_AWAY;
-    case RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS: /* even the end of the last one is not taken */
-        return FAULT_STUCK;
-    default:
-        /* What a broker says and we do not know is the route's, so that people see it and no
-         * event is blamed; what the library says calls for a new producer. */
-        return (int)code > 0 ? FAULT_ROUTE : FAULT_FATAL;
-    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-    case RD_KAFKA_RESP_ERR__AUTHENTICATION:
-    case RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE:
-        return FAULT_ROUTE;
-    case RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID: /* idle for longer than Kafka remembers ids */
-    case RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING:
-    case RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER:
-    case RD_KAFKA_RESP_ERR_INVALID_TXN_STATE:
-        return FAULT_FATAL;
-    }
-}
-
-static fault failed(sink_failure *why, fault what, rd_kafka_resp_err_t code, const char *format,
-                    ...) PRINTF_LIKE(4, 5);
-static fault failed(sink_failure *why, fault what, rd_kafka_resp_err_t code, const char *format,
-                    ...) {
-    va_list arguments;
-    why->fault = what;
-    why->code = (int32_t)code;
-    va_start(arguments, format);
-    vsnprintf(why->text, sizeof why->text, format, arguments);
-    va_end(arguments);
-    return what;
-}
-
-static fault failed_code(sink_failure *why, const char *doing, rd_kafka_resp_err_t code) {
-    return failed(why, kafka_fault(code), code, "%s: %s (%s)", doing, rd_kafka_err2str(code),
-                  rd_kafka_err2name(code));
-}
-
-/* Takes the error. */
-static fault failed_error(sink_failure *why, const char *doing, rd_kafka_error_t *error) {
-    fault what = kafka_fault(rd_kafka_error_code(error));
-    if (rd_kafka_error_is_fatal(error) && what == FAULT_AWAY) what = FAULT_FATAL;
-    failed(why, what, rd_kafka_error_code(error), "%s: %s (%s)", doing,
-           rd_kafka_error_string(error), rd_kafka_error_name(error));
-    rd_kafka_error_destroy(error);
-    return what;
-}
-
-static bool out_of_time(const atomic_bool *cancelled, int64_t deadline_ms) {
+bool kafka_sink_out_of_time(const atomic_bool *cancelled, int64_t deadline_ms) {
     return atomic_load(cancelled) || clock_monotonic_ms() >= deadline_ms;
-}
-
-static fault failed_time(sink_failure *why, const char *doing) {
-    return failed(why, FAULT_AWAY, RD_KAFKA_RESP_ERR__TIMED_OUT, "%s: no answer in time", doing);
 }
 
 /* ---- callbacks ----------------------------------------------------------------------------- */
@@ -208,8 +104,8 @@ static fault set(rd_kafka_conf_t *conf, const char *name, const char *value, sin
     char text[200];
     if (rd_kafka_conf_set(conf, name, value, text, sizeof text) == RD_KAFKA_CONF_OK)
         return FAULT_NONE;
-    return failed(why, FAULT_HALT, RD_KAFKA_RESP_ERR__INVALID_ARG,
-                  "kafka.properties: %s; correct the configuration and start again", text);
+    return kafka_failed(why, FAULT_HALT, RD_KAFKA_RESP_ERR__INVALID_ARG,
+                        "kafka.properties: %s; correct the configuration and start again", text);
 }
 
 /*
@@ -238,8 +134,8 @@ static rd_kafka_t *new_handle(kafka_sink *it, rd_kafka_type_t type, const settin
     if (callbacks) rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     rk = rd_kafka_new(type, conf, text, sizeof text);
     if (rk) return rk;
-    failed(why, FAULT_HALT, rd_kafka_last_error(),
-           "librdkafka refuses its configuration: %s; correct it and start again", text);
+    kafka_failed(why, FAULT_HALT, rd_kafka_last_error(),
+                 "librdkafka refuses its configuration: %s; correct it and start again", text);
 out:
     rd_kafka_conf_destroy(conf);
     return NULL;
@@ -284,7 +180,7 @@ static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, uint
     return new_handle(it, RD_KAFKA_PRODUCER, defaults, fixed, callbacks, why);
 }
 
-static rd_kafka_t *new_reader_handle(kafka_sink *it, const char *isolation, sink_failure *why) {
+rd_kafka_t *kafka_sink_reader(kafka_sink *it, const char *isolation, sink_failure *why) {
     const setting fixed[] = {
         {"isolation.level", isolation},
         {"enable.partition.eof", "true"},
@@ -322,7 +218,7 @@ void kafka_sink_free(kafka_sink *it) {
 
 fault kafka_sink_open(kafka_sink *it, uint64_t batch_bytes, sink_failure *why) {
     producer *fresh = calloc(1, sizeof *fresh);
-    if (!fresh) return failed(why, FAULT_AWAY, 0, "out of memory");
+    if (!fresh) return kafka_failed(why, FAULT_AWAY, 0, "out of memory");
     fresh->sink = it;
     fresh->position_offset = -1;
     kafka_sink_discard(it);
@@ -336,12 +232,12 @@ fault kafka_sink_open(kafka_sink *it, uint64_t batch_bytes, sink_failure *why) {
 
     int64_t deadline = clock_monotonic_ms() + OPEN_MS;
     for (;;) {
-        rd_kafka_error_t *error = rd_kafka_init_transactions(fresh->rk, SLICE_MS);
+        rd_kafka_error_t *error = rd_kafka_init_transactions(fresh->rk, KAFKA_SINK_SLICE_MS);
         rd_kafka_poll(fresh->rk, 0);
         if (!error) break;
-        bool resume =
-            rd_kafka_error_is_retriable(error) && !out_of_time(it->options.stopping, deadline);
-        if (!resume) return failed_error(why, "asking for the transactional id", error);
+        bool resume = rd_kafka_error_is_retriable(error) &&
+                      !kafka_sink_out_of_time(it->options.stopping, deadline);
+        if (!resume) return kafka_failed_error(why, "asking for the transactional id", error);
         rd_kafka_error_destroy(error);
         rd_kafka_poll(fresh->rk, RETRY_MS);
     }
@@ -378,7 +274,7 @@ void kafka_sink_discard(kafka_sink *it) {
 
 fault kafka_sink_cluster_id(kafka_sink *it, char id[KAFKA_CLUSTER_ID_SIZE], sink_failure *why) {
     char *found = rd_kafka_clusterid(it->current->rk, ASK_MS);
-    if (!found) return failed_time(why, "asking for the cluster id");
+    if (!found) return kafka_failed_time(why, "asking for the cluster id");
     snprintf(id, KAFKA_CLUSTER_ID_SIZE, "%s", found);
     rd_kafka_mem_free(it->current->rk, found);
     return FAULT_NONE;
@@ -400,127 +296,15 @@ fault kafka_sink_partition_count(kafka_sink *it, const char *topic, int32_t *cou
                                  sink_failure *why) {
     const rd_kafka_metadata_t *found = NULL;
     rd_kafka_topic_t *handle = topic_handle(it->current, topic);
-    if (!handle) return failed(why, FAULT_AWAY, 0, "out of memory");
+    if (!handle) return kafka_failed(why, FAULT_AWAY, 0, "out of memory");
     rd_kafka_resp_err_t code = rd_kafka_metadata(it->current->rk, 0, handle, &found, ASK_MS);
-    if (code) return failed_code(why, "asking about the positions topic", code);
+    if (code) return kafka_failed_code(why, "asking about the positions topic", code);
     code = found->topic_cnt == 1 ? found->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
     *count = found->topic_cnt == 1 ? found->topics[0].partition_cnt : 0;
     rd_kafka_metadata_destroy(found);
     if (code || *count == 0)
-        return failed(why, kafka_fault(code ? code : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART), code,
-                      "positions topic %s: %s", topic, rd_kafka_err2str(code));
-    return FAULT_NONE;
-}
-
-/*
- * The high watermark as read_uncommitted sees it. The last *stable* offset, which read_committed
- * gets, may lie before a commit marker that is on its way: to stop there doubles events.
- */
-static fault high_watermark(kafka_sink *it, const char *topic, int32_t partition, int64_t *high,
-                            sink_failure *why) {
-    int64_t low;
-    rd_kafka_t *rk = new_reader_handle(it, "read_uncommitted", why);
-    if (!rk) return why->fault;
-    rd_kafka_resp_err_t code =
-        rd_kafka_query_watermark_offsets(rk, topic, partition, &low, high, ASK_MS);
-    rd_kafka_destroy(rk);
-    return code ? failed_code(why, "asking for the end of the positions", code) : FAULT_NONE;
-}
-
-static fault take_position(const kafka_sink *it, const rd_kafka_message_t *message,
-                           found_position *out, sink_failure *why) {
-    failure reason;
-    if (!bytes_equal(bytes_of(message->key, message->key_len), bytes_of_string(it->key)))
-        return FAULT_NONE;
-    if (position_decode(bytes_of(message->payload, message->len), &out->position, &reason))
-        return failed(why, FAULT_HALT, 0,
-                      "%s; it was written by another version of this program: start that one",
-                      reason.reason);
-    out->found = true;
-    out->offset = message->offset;
-    return FAULT_NONE;
-}
-
-/* Reads up to an end of partition at or past `high`: the last offset is a commit marker, so the
- * messages alone never get there. */
-static fault scan(kafka_sink *it, rd_kafka_topic_t *topic, int32_t partition, int64_t high,
-                  int64_t deadline, found_position *out, sink_failure *why) {
-    while (!out_of_time(it->options.stopping, deadline)) {
-        rd_kafka_message_t *message = rd_kafka_consume(topic, partition, SLICE_MS);
-        if (!message) continue;
-        fault what = FAULT_NONE;
-        bool end = false;
-        switch (message->err) {
-        case RD_KAFKA_RESP_ERR_NO_ERROR:
-            what = take_position(it, message, out, why);
-            break;
-        case RD_KAFKA_RESP_ERR__PARTITION_EOF:
-            end = message->offset >= high;
-            if (end) out->end = message->offset;
-            break;
-        case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
-        case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-            end =
-                true; /* the hint is older than the topic, which the caller tells by its nothing */
-            break;
-        default:
-            if (kafka_fault(message->err) != FAULT_AWAY)
-                what = failed_code(why, "reading the position", message->err);
-        }
-        rd_kafka_message_destroy(message);
-        if (what || end) return what;
-    }
-    return failed(why, FAULT_AWAY, RD_KAFKA_RESP_ERR__TIMED_OUT,
-                  "reading the position: Kafka away, or held up by a neighbour's transaction");
-}
-
-static fault scan_from(kafka_sink *it, const char *name, int32_t partition, int64_t from,
-                       int64_t high, int64_t limit_ms, found_position *out, sink_failure *why) {
-    int64_t deadline = clock_monotonic_ms() + limit_ms;
-    *out = (found_position){.offset = -1, .end = -1};
-    rd_kafka_t *rk = new_reader_handle(it, "read_committed", why);
-    if (!rk) return why->fault;
-    fault what;
-    rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, name, NULL);
-    /* The simple consumer: it needs no group, hence no rights to one. */
-    if (!topic || rd_kafka_consume_start(topic, partition, from)) {
-        what = failed_code(why, "reading the position", rd_kafka_last_error());
-    } else {
-        what = scan(it, topic, partition, high, deadline, out, why);
-        rd_kafka_consume_stop(topic, partition);
-    }
-    if (topic) rd_kafka_topic_destroy(topic);
-    rd_kafka_destroy(rk);
-    return what;
-}
-
-fault kafka_sink_read_position(kafka_sink *it, const char *topic, int32_t partition, int64_t hint,
-                               found_position *out, sink_failure *why) {
-    int64_t high;
-    *out = (found_position){.offset = -1, .end = -1};
-    fault what = high_watermark(it, topic, partition, &high, why);
-    if (!what && hint >= 0) what = scan_from(it, topic, partition, hint, high, READ_MS, out, why);
-    if (!what && !out->found)
-        what = scan_from(it, topic, partition, RD_KAFKA_OFFSET_BEGINNING, high, READ_MS, out, why);
-    it->read_to = out->end > 0 ? out->end : 0;
-    return what;
-}
-
-fault kafka_sink_confirm_position(kafka_sink *it, const char *topic, int32_t partition,
-                                  sink_failure *why) {
-    int64_t ours = it->current->position_offset;
-    found_position newer = {.end = it->read_to};
-    if (it->read_to < 0) return FAULT_NONE;
-    fault what = FAULT_NONE;
-    /* Our own open transaction begins there, so that is where committed records end. */
-    if (ours > it->read_to)
-        what = scan_from(it, topic, partition, it->read_to, ours, CONFIRM_MS, &newer, why);
-    if (what) return what;
-    if (newer.found || newer.end != ours)
-        return failed(why, FAULT_DOUBT, 0,
-                      "the position that was read is out of date: a broker answered that no longer "
-                      "leads its partition");
-    it->read_to = -1;
+        return kafka_failed(why, kafka_fault(code ? code : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART),
+                            code, "positions topic %s: %s", topic, rd_kafka_err2str(code));
     return FAULT_NONE;
 }
 
@@ -536,7 +320,7 @@ fault kafka_sink_begin(kafka_sink *it, sink_failure *why) {
     with->position_offset = -1;
     if (it->options.route->delivery != DELIVERY_EXACTLY_ONCE) return FAULT_NONE;
     rd_kafka_error_t *error = rd_kafka_begin_transaction(with->rk);
-    if (error) return failed_error(why, "beginning a transaction", error);
+    if (error) return kafka_failed_error(why, "beginning a transaction", error);
     with->in_transaction = true;
     return FAULT_NONE;
 }
@@ -551,21 +335,22 @@ static fault failed_records(kafka_sink *it, sink_failure *why) {
         fault what = kafka_fault(with->first_error);
         bool of_position = with->first_error_sequence == 0;
         if (what == FAULT_RECORD && of_position) what = FAULT_ROUTE;
-        return failed(why, what, with->first_error, "publishing %s: %s (%s)",
-                      of_position ? "the position" : "events", rd_kafka_err2str(with->first_error),
-                      rd_kafka_err2name(with->first_error));
+        return kafka_failed(why, what, with->first_error, "publishing %s: %s (%s)",
+                            of_position ? "the position" : "events",
+                            rd_kafka_err2str(with->first_error),
+                            rd_kafka_err2name(with->first_error));
     }
     if (fatal) {
         fault what = kafka_fault(fatal);
-        return failed(why, what == FAULT_AWAY || what == FAULT_RECORD ? FAULT_FATAL : what, fatal,
-                      "publishing: %s (%s)", text, rd_kafka_err2name(fatal));
+        return kafka_failed(why, what == FAULT_AWAY || what == FAULT_RECORD ? FAULT_FATAL : what,
+                            fatal, "publishing: %s (%s)", text, rd_kafka_err2name(fatal));
     }
     if (with->in_transaction) {
-        rd_kafka_error_t *error = rd_kafka_commit_transaction(with->rk, SLICE_MS);
-        if (error) return failed_error(why, "publishing", error);
+        rd_kafka_error_t *error = rd_kafka_commit_transaction(with->rk, KAFKA_SINK_SLICE_MS);
+        if (error) return kafka_failed_error(why, "publishing", error);
         with->in_transaction = false;
     }
-    return failed(why, FAULT_DOUBT, 0, "publishing: records were purged for no known reason");
+    return kafka_failed(why, FAULT_DOUBT, 0, "publishing: records were purged for no known reason");
 }
 
 static bool records_failed(const producer *with) { return with->first_error || with->purged; }
@@ -579,7 +364,7 @@ static fault produce(kafka_sink *it, const rd_kafka_vu_t *fields, size_t count, 
         rd_kafka_resp_err_t code = rd_kafka_error_code(error);
         if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
             rd_kafka_poll(with->rk, 0);
-            if (!records_failed(with)) return failed_error(why, "publishing", error);
+            if (!records_failed(with)) return kafka_failed_error(why, "publishing", error);
             rd_kafka_error_destroy(error);
             return failed_records(it, why);
         }
@@ -587,7 +372,8 @@ static fault produce(kafka_sink *it, const rd_kafka_vu_t *fields, size_t count, 
         rd_kafka_poll(with->rk, 20);
         if (records_failed(with)) return failed_records(it, why);
         if (deadline == 0) deadline = clock_monotonic_ms() + QUEUE_FULL_MS;
-        if (out_of_time(it->options.abandon, deadline)) return failed_time(why, "publishing");
+        if (kafka_sink_out_of_time(it->options.abandon, deadline))
+            return kafka_failed_time(why, "publishing");
     }
 }
 
@@ -600,7 +386,7 @@ fault kafka_sink_produce(kafka_sink *it, const kafka_record *record, uint64_t se
     rd_kafka_vu_t fields[5 + KAFKA_RECORD_HEADERS_MAX];
     size_t count = 0;
     rd_kafka_topic_t *topic = topic_handle(it->current, record->topic);
-    if (!topic) return failed(why, FAULT_AWAY, 0, "out of memory");
+    if (!topic) return kafka_failed(why, FAULT_AWAY, 0, "out of memory");
     fields[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = topic};
     fields[count++] = vu_bytes(RD_KAFKA_VTYPE_KEY, record->key);
     fields[count++] = vu_bytes(RD_KAFKA_VTYPE_VALUE, record->value);
@@ -620,7 +406,7 @@ fault kafka_sink_produce_position(kafka_sink *it, const char *topic, int32_t par
                                   const position *value, sink_failure *why) {
     uint8_t encoded[POSITION_SIZE];
     rd_kafka_topic_t *handle = topic_handle(it->current, topic);
-    if (!handle) return failed(why, FAULT_AWAY, 0, "out of memory");
+    if (!handle) return kafka_failed(why, FAULT_AWAY, 0, "out of memory");
     position_encode(value, encoded);
     const rd_kafka_vu_t fields[] = {
         {.vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = handle},
@@ -635,12 +421,12 @@ fault kafka_sink_produce_position(kafka_sink *it, const char *topic, int32_t par
 fault kafka_sink_flush(kafka_sink *it, sink_failure *why) {
     producer *with = it->current;
     int64_t deadline = clock_monotonic_ms() + FLUSH_MS;
-    while (rd_kafka_flush(with->rk, SLICE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    while (rd_kafka_flush(with->rk, KAFKA_SINK_SLICE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR) {
         if (records_failed(with)) break;
-        if (!out_of_time(it->options.abandon, deadline)) continue;
-        if (with->transport_error) return failed_time(why, "publishing");
-        return failed(why, FAULT_STUCK, RD_KAFKA_RESP_ERR__TIMED_OUT,
-                      "publishing: no progress although the brokers answer");
+        if (!kafka_sink_out_of_time(it->options.abandon, deadline)) continue;
+        if (with->transport_error) return kafka_failed_time(why, "publishing");
+        return kafka_failed(why, FAULT_STUCK, RD_KAFKA_RESP_ERR__TIMED_OUT,
+                            "publishing: no progress although the brokers answer");
     }
     return records_failed(with) ? failed_records(it, why) : FAULT_NONE;
 }
@@ -655,9 +441,9 @@ fault kafka_sink_commit(kafka_sink *it, int64_t *elapsed_ms, bool *transport_err
     if (!with->in_transaction) return FAULT_NONE;
     with->in_transaction = false;
     rd_kafka_error_t *error;
-    while ((error = rd_kafka_commit_transaction(with->rk, SLICE_MS))) {
+    while ((error = rd_kafka_commit_transaction(with->rk, KAFKA_SINK_SLICE_MS))) {
         bool resume = rd_kafka_error_is_retriable(error) &&
-                      !out_of_time(it->options.abandon, started + COMMIT_MS);
+                      !kafka_sink_out_of_time(it->options.abandon, started + COMMIT_MS);
         if (!resume) break;
         rd_kafka_error_destroy(error);
         rd_kafka_poll(with->rk, 10);
@@ -666,13 +452,14 @@ fault kafka_sink_commit(kafka_sink *it, int64_t *elapsed_ms, bool *transport_err
     rd_kafka_poll(with->rk, 0); /* errors that were reported meanwhile */
     *transport_error = with->transport_error;
     if (error) {
-        fault what = failed_error(why, "committing", error);
+        fault what = kafka_failed_error(why, "committing", error);
         return what == FAULT_AWAY || what == FAULT_STUCK ? why->fault = FAULT_DOUBT : what;
     }
     atomic_store(&it->reachable, true);
     return FAULT_NONE;
 }
 
+int64_t kafka_sink_written_offset(const kafka_sink *it) { return it->current->position_offset; }
 int64_t kafka_sink_position_offset(const kafka_sink *it) { return it->position_offset; }
 
 /* ---- the rest ----------------------------------------------------------------------------------

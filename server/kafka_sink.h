@@ -13,9 +13,9 @@
 #include <librdkafka/rdkafka.h>
 #include <stdatomic.h>
 
+#include "server/kafka_fault.h"
 #include "server/kafka_record.h"
 #include "server/position.h"
-#include "server/publisher_machine.h"
 
 #define KAFKA_CLUSTER_ID_SIZE 128
 
@@ -28,12 +28,6 @@ typedef struct sink_options {
     const atomic_bool *stopping;
     const atomic_bool *abandon;
 } sink_options;
-
-typedef struct sink_failure {
-    fault fault;
-    int32_t code; /* librdkafka's, or 0 */
-    char text[480];
-} sink_failure;
 
 /* The functions below return FAULT_NONE, or fill `why` and return why->fault. */
 
@@ -97,7 +91,5 @@ void kafka_sink_poll(kafka_sink *it);
 /* The producer's handle, for kafka_topics; NULL when there is none. */
 rd_kafka_t *kafka_sink_handle(kafka_sink *it);
 bool kafka_sink_reachable(const kafka_sink *it); /* any thread */
-
-fault kafka_fault(rd_kafka_resp_err_t code);
 
 #endif

@@ -26,7 +26,7 @@ add_mutant(contradiction-ignored server/publisher_machine.c ingestd)
 
 # H: the simulation
 add_mutant(position-outside-transaction server/kafka_sink.c simulate)
-add_mutant(position-read-to-stable-offset server/kafka_sink.c simulate)
+add_mutant(position-read-to-stable-offset server/kafka_position.c simulate)
 add_mutant(position-not-read server/publisher.c simulate)
 add_mutant(position-not-confirmed server/publisher.c simulate)
 add_mutant(producer-kept-after-abort server/kafka_sink.c simulate)

@@ -1,4 +1,5 @@
 /* grpc.health.v1 as clients and probes use it. */
+#include <grpc/byte_buffer_reader.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,13 +53,14 @@ static int next_status(client_call *call) {
     call_ask(call);
     (void)client_wait(call->of, &call->receive_tag);
     if (!call->received) return ENDED;
-    bytes body = {0};
-    grpc_slice_buffer *slices = &call->received->data.raw.slice_buffer;
-    if (slices->count)
-        body =
-            bytes_of(GRPC_SLICE_START_PTR(slices->slices[0]), GRPC_SLICE_LENGTH(slices->slices[0]));
+    grpc_byte_buffer_reader reader; /* two bytes may come in two slices */
+    assert_true(grpc_byte_buffer_reader_init(&reader, call->received));
+    grpc_slice body = grpc_byte_buffer_reader_readall(&reader);
+    grpc_byte_buffer_reader_destroy(&reader);
     Grpc__Health__V1__HealthCheckResponse *response =
-        grpc__health__v1__health_check_response__unpack(NULL, body.len, body.data);
+        grpc__health__v1__health_check_response__unpack(NULL, GRPC_SLICE_LENGTH(body),
+                                                        GRPC_SLICE_START_PTR(body));
+    grpc_slice_unref(body);
     assert_non_null(response);
     int status = (int)response->status;
     grpc__health__v1__health_check_response__free_unpacked(response, NULL);
