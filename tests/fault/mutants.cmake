@@ -19,7 +19,6 @@ add_mutant(no-reserve storage/group.c ingestd)
 add_mutant(damage-is-torn-tail storage/wal_check.c corruptible ingestctl)
 add_mutant(evidence-ignored storage/recovery.c corruptible ingestctl)
 add_mutant(loss-uncounted storage/survey.c corruptible ingestctl)
-add_mutant(manifest-may-shrink storage/manifest.c corruptible ingestctl)
 add_mutant(sequence-given-twice storage/survey.c corruptible ingestctl)
 
 # B, C, G: the whole server on real Kafka; some of H's are caught there too

@@ -338,6 +338,24 @@ static void repairs_a_torn_manifest(void **state) {
     }
 }
 
+/* What was known to be on the disk is not taken for torn. */
+static void refuses_a_manifest_that_shrank(void **state) {
+    wal_case *c = *state;
+    make_store(c, 5, 100);
+    char wal[256];
+    char folder[160];
+    manifest_facts facts;
+    failure why;
+    fixture copy = copy_of(c, true, wal);
+    (void)snprintf(folder, sizeof folder, "%s/db", copy.directory);
+    assert_int_equal(manifest_check(folder, &(manifest_extent){0}, &facts, &why), ST_OK);
+    const manifest_extent before = facts.extent;
+    assert_int_equal(manifest_check(folder, &before, &facts, &why), ST_OK);
+    const manifest_extent beyond = {.number = before.number, .size = before.size + 1};
+    assert_int_equal(manifest_check(folder, &beyond, &facts, &why), ST_CORRUPT);
+    assert_non_null(strstr(why.reason, "is sound up to byte"));
+}
+
 /* A log of two batches: each one value of a column family. */
 static void put_log(const char *folder, int number, uint8_t first, uint8_t family) {
     char path[256];
@@ -386,15 +404,11 @@ int main(int argc, char **argv) {
     }
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_case, teardown_case)
     const struct CMUnitTest tests[] = {
-        TEST(repairs_every_truncation),
-        TEST(repairs_zeros_at_the_end),
-        TEST(repairs_holes_in_a_large_batch),
-        TEST(refuses_damage_before_the_end),
-        TEST(evidence_finds_a_cut_end),
-        TEST(evidence_survives_a_torn_slot),
-        TEST(refuses_a_flaw_in_an_older_log),
-        TEST(repairs_a_torn_manifest),
-        TEST(misses_a_log_behind_one_that_is_needed),
+        TEST(repairs_every_truncation),       TEST(repairs_zeros_at_the_end),
+        TEST(repairs_holes_in_a_large_batch), TEST(refuses_damage_before_the_end),
+        TEST(evidence_finds_a_cut_end),       TEST(evidence_survives_a_torn_slot),
+        TEST(refuses_a_flaw_in_an_older_log), TEST(repairs_a_torn_manifest),
+        TEST(refuses_a_manifest_that_shrank), TEST(misses_a_log_behind_one_that_is_needed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
