@@ -19,7 +19,7 @@ CUTS = 1500
 CUTS_PER_STORE = 25
 FAULTS_IN = 4  # one cycle in so many has calls that fail, not a cut
 FIRST_CALLS = 110
-WORKING_CALLS = 150
+WORKING_CALLS = 400
 BATCHES = 60
 NOTE = struct.Struct("=IIQQQ")
 NOTE_WRITTEN = 4
