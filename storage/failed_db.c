@@ -122,8 +122,11 @@ outcome failed_db_open(failed_db *db, const char *directory, failure *why) {
     if (result == ST_OK) result = open_families(db, database, why);
     if (result == ST_OK) result = check_witness(db, directory, &seen, why);
     db->manifest.noted = manifest_now(database); /* the opening has synced it */
-    /* The names first: evidence without a database looks like a database that was lost. */
+    /* The names first: evidence without a database looks like a database that was lost. The
+     * folder's own, too, until there is evidence: it may be as new. */
     if (result == ST_OK) result = folder_sync(directory, why);
+    path_join(path, directory, "..");
+    if (result == ST_OK && !witnessed) result = folder_sync(path, why);
     if (result == ST_OK) result = note_evidence(db, why);
     if (result == ST_OK) result = evidence_sync(&db->witness, why);
     db->opened = result == ST_OK;

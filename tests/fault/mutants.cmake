@@ -35,3 +35,7 @@ add_mutant(doubt-believed server/publisher_machine.c simulate ingestd)
 add_mutant(first-event-blamed server/publisher_machine.c simulate)
 add_mutant(dead-letter-late server/publisher.c simulate)
 add_mutant(clone-out-of-sight server/publisher.c simulate)
+
+# I: the store of failed events
+add_mutant(failed-events-unsynced storage/failed_db.c failed_worker)
+add_mutant(failed-counters-apart storage/failed_store.c failed_worker)

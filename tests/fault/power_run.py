@@ -1,4 +1,4 @@
-"""A volume that loses its power again and again, and the worker that uses the store on it: stages A and D."""
+"""A volume that loses its power again and again, and the worker that uses the store on it: stages A, D and I."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ NOTE_ACKED = 2
 class PowerRun:
     """One store, its oracle and its random numbers."""
 
-    def __init__(self, it: Torture, name: str, seed: int) -> None:
+    def __init__(self, it: Torture, name: str, seed: int, program: str = "store_worker") -> None:
         self.it = it
+        self.program = program
         self.random = random.Random(seed)
         self.summary = Summary()
         self.folder = it.folder / name
@@ -54,7 +55,7 @@ class PowerRun:
             "POWER_SYNC_US": str(self.random.choice((0, 50, 400) if from_mark else (0, 400, 3000))),
             "POWER_REPORT": str(report),
         }
-        command = [self.it.program("store_worker"), self.volume, self.oracle, self.random.getrandbits(63), acks]
+        command = [self.it.program(self.program), self.volume, self.oracle, self.random.getrandbits(63), acks]
         command.append(int(bool(fault)))
         settings = {key: value for key, value in environment.items() if key.startswith("POWER") or key == "LD_PRELOAD"}
         text = " ".join(f"{key}={value}" for key, value in settings.items()) + " " + " ".join(map(str, command))
