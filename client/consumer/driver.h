@@ -24,12 +24,13 @@
 #include "client/consumer/workers.h"
 
 enum {
-    HANDOVER_MS = 5000,    /* for handlers that run when their partition goes */
-    COMMIT_MS = 60000,     /* librdkafka gives a commit up sooner */
-    GROUP_MS = 300000,     /* that a torn group is waited for, with all partitions at their ends */
-    TURN_MS = 100,         /* at least so often all is looked after */
-    STORE_JOBS_MOST = 256, /* from the store of failed events, under way at once */
-    LEASE_MS = 60000,      /* for such a one, then its record is due again */
+    HANDOVER_MS = 5000,     /* for handlers that run when their partition goes */
+    COMMIT_MS = 60000,      /* librdkafka gives a commit up sooner */
+    GROUP_MS = 300000,      /* that a torn group is waited for, with all partitions at their ends */
+    TURN_MS = 100,          /* at least so often all is looked after */
+    STORE_JOBS_MOST = 256,  /* from the store of failed events, under way at once */
+    RETRY_LEASE_MS = 60000, /* for such a one, then its record is due again */
+    ALARMS = INGEST_ALARM_KAFKA + 1,
 };
 
 /* One partition that is ours. Assigned again it is another one: so what comes of an older
@@ -53,8 +54,9 @@ typedef struct partition {
 /* Counters that any thread may read. */
 typedef struct counters {
     _Atomic uint64_t events_done, events_skipped, effects_done, effects_failed, commits, rebalances;
-    _Atomic uint64_t records, read_bytes, duration_us, lag, identities, bytes;
+    _Atomic uint64_t records, read_bytes, lag, identities, bytes;
     _Atomic int64_t identity_oldest_ms;
+    _Atomic uint64_t alarms[ALARMS];
     _Atomic uint32_t partitions, paused, in_flight, groups;
 } counters;
 
@@ -88,10 +90,10 @@ struct ingest_consumer {
     identities *identities;
     groups *groups;
     keys keys;
-    job *start_first, *start_last;           /* go to the workers at the end of the turn */
-    uint32_t running;                        /* jobs that workers have */
-    uint64_t bytes;                          /* of all jobs */
-    job_list lists[JOB_STATES];              /* from JOB_BLOCKED on */
+    job *start_first, *start_last; /* go to the workers at the end of the turn */
+    uint32_t running;              /* jobs that workers have */
+    uint64_t bytes;                /* of all jobs */
+    job_list lists[JOB_STATES];
     uint64_t store_numbers[STORE_JOBS_MOST]; /* of jobs that came from the store; 0: free */
     bool committing;
     uint64_t commit_number;  /* of the last that was sent */
@@ -99,11 +101,10 @@ struct ingest_consumer {
     int64_t commit_sent_ms, commit_not_before_ms;
     bool store_changed;    /* something is staged */
     bool store_full;       /* the alarm was raised */
+    bool doubtful;         /* see failures_settle */
     int64_t retry_wall_ms; /* when the store may have one that is due */
     int64_t second_ms;
-    int64_t started_wall_ms;
-    rd_kafka_topic_partition_list_t *after_start; /* committed places, for failures.c */
-    failure end;                                  /* why it ends; ST_OK: it does not */
+    failure end; /* why it ends; ST_OK: it does not */
 };
 
 typedef struct ingest_consumer consumer;
@@ -131,8 +132,10 @@ char *kafka_topic_name(consumer *it, const char *name);
 void partitions_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
                           rd_kafka_topic_partition_list_t *list, void *arg);
 partition *partitions_find(const consumer *it, const char *topic, int32_t number);
-/* All records before this one are read. */
+/* Its next records were deleted: goes on with the first that there is. */
 void partitions_rewind(consumer *it, partition *of);
+/* At the end: what is still there. */
+void partitions_free(consumer *it);
 
 /* ---- reading.c */
 void reading_turn(consumer *it);
@@ -141,14 +144,20 @@ bool reading_can_go_on(const consumer *it);
 void reading_give_up_groups(consumer *it, int64_t now_ms);
 
 /* ---- running.c */
+/* A job that was just made: counts from now on. */
+void running_adopt(consumer *it, job *one);
 /* Moves it from the list of its old state to that of the new one. */
 void running_set_state(consumer *it, job *one, job_state state);
 /* A whole event, or what is none: goes to the end of its key. */
 void running_add(consumer *it, job *one);
 /* To the workers, if it is at the front of its key and there is room. */
 void running_start(consumer *it, job *one);
-/* Verdicts, waits that are over; then what was started goes to the workers. */
+/* Verdicts, and waits that are over. */
 void running_turn(consumer *it, int64_t now_ms);
+/* What was started goes to the workers. */
+void running_flush(consumer *it);
+/* Whatever no worker has begun is started again, if it still may. */
+void running_recall(consumer *it);
 /* Everything up to commit_durable. */
 void running_recorded(consumer *it);
 /* All records of the event are done; it ends when that is committed. */
@@ -169,13 +178,23 @@ outcome failures_open(consumer *it, failure *why);
 void failures_failed(consumer *it, job *one);
 /* One more effect is done, of a job that came from the store. */
 void failures_progress(consumer *it, job *one);
-/* What is due is tried again; what is staged is written, and goes on. */
+/* What is staged is written, and goes on; then what is due is tried again. */
 void failures_turn(consumer *it);
-/* A held event is not ours any more: its copy goes. */
+void failures_write(consumer *it);
+/* The record of one that went to the store is committed as done. */
+void failures_moved(consumer *it, const job *one);
+/* It is not ours any more: what the store has of it may have to go. */
 void failures_forget(consumer *it, const job *one);
-void failures_change(consumer *it, inbox_request *request);
+/* Asks Kafka for the events that were on their way to the store when we, or a process before us,
+ * lost sight of them. Blocks for some seconds at most; false: there was no answer. Before a
+ * partition is taken over, or it is too late. */
+bool failures_settle(consumer *it);
+
+/* ---- retrying.c */
+void retrying_turn(consumer *it);
+void retrying_change(consumer *it, inbox_request *request);
 /* The store's slot of a job that came from there. */
-void failures_release(consumer *it, const job *one);
+void retrying_release(consumer *it, const job *one);
 
 /* ---- exposition.c: the public functions of figures */
 

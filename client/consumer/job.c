@@ -334,7 +334,7 @@ void job_list_init(job_list *it) {
 }
 
 void job_list_add(job_list *it, job *one) {
-    one->link = (link){.before = it->head.before, .behind = &it->head};
+    one->link = (job_link){.before = it->head.before, .behind = &it->head};
     one->link.before->behind = one->link.behind->before = &one->link;
     it->count++;
 }
@@ -346,7 +346,7 @@ void job_list_remove(job_list *it, job *one) {
 }
 
 job *job_list_next(const job_list *it, const job *one) {
-    link *behind = one->link.behind;
+    job_link *behind = one->link.behind;
     return behind == &it->head ? NULL : (job *)behind;
 }
 

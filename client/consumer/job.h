@@ -10,10 +10,10 @@
 
 struct partition;
 
-/* Where a job stands; from JOB_BLOCKED on it is in the driver's list of that state. See running.c
- * for what moves it. */
+/* Where a job stands; it is in the driver's list of that state, but for the later parts of a group
+ * that is whole. See running.c for what moves it. */
 typedef enum job_state {
-    JOB_PART,      /* of a group that is not whole */
+    JOB_NEW,       /* just made, or a part of a group that is not whole */
     JOB_QUEUED,    /* behind others of its key */
     JOB_RUNNING,   /* a worker has it, or it is on its way there */
     JOB_BLOCKED,   /* could begin, but for want of room in the text of progress */
@@ -32,12 +32,12 @@ typedef struct job_operation {
     bool has_data, has_raw;
 } job_operation;
 
-typedef struct link {
-    struct link *before, *behind;
-} link;
+typedef struct job_link {
+    struct job_link *before, *behind;
+} job_link;
 
 typedef struct job {
-    link link;     /* in the list of its state; first, so that a link is its job */
+    job_link link; /* in the list of its state; first, so that a link is its job */
     key_place key; /* from when it is whole to its end */
     job_state state;
     bool orphan; /* its partition went while a worker had it */
@@ -112,7 +112,7 @@ const effect *job_next_effect(job *it);
 /* ---- lists ----------------------------------------------------------------------------------- */
 
 typedef struct job_list {
-    link head;
+    job_link head;
     size_t count;
 } job_list;
 

@@ -66,8 +66,8 @@ static void free_answers(answers *it) {
 static bool ask(consumer *it, const partition_list *list, answers *out) {
     const int64_t window_ms = (int64_t)it->settings.options.identity_window_ms;
     *out = (answers){.committed = rd_kafka_topic_partition_list_copy(list)};
-    if (ask_committed(it, out->committed) && (out->low = ask_offsets(it, list, -2)) &&
-        (out->high = ask_offsets(it, list, -1)) &&
+    if (failures_settle(it) && ask_committed(it, out->committed) &&
+        (out->low = ask_offsets(it, list, -2)) && (out->high = ask_offsets(it, list, -1)) &&
         (out->since = ask_offsets(it, list, clock_wall_ms() - window_ms)))
         return true;
     free_answers(out);
@@ -214,7 +214,7 @@ static void drop_finished(consumer *it) {
 static void drop_jobs(consumer *it, partition *of) {
     for (uint64_t number = of->window.first; number < of->window.end; number++) {
         job *owner = window_at(&of->window, number)->owner;
-        if (owner && owner->state != JOB_PART) running_drop(it, owner);
+        if (owner) running_drop(it, owner);
     }
 }
 
@@ -273,9 +273,11 @@ static void hand_over(consumer *it, partition_list *list) {
         driver_log(it, "%s/%d is %s", list->elems[i].topic, list->elems[i].partition,
                    lost ? "lost: others have it" : "handed over");
     }
+    running_recall(it);
     if (!lost) settle_ending(it);
     settle_commit(it);
     drop_ending(it);
+    (void)failures_settle(it); /* while nobody else has them, if we are in time */
     if (cooperative(it)) {
         rd_kafka_error_t *error = rd_kafka_incremental_unassign(it->rk, list);
         if (error) rd_kafka_error_destroy(error); /* lost: it is unassigned already */
@@ -293,6 +295,14 @@ void partitions_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code, partition_li
         take_over(it, list);
     else
         hand_over(it, list);
+}
+
+void partitions_free(consumer *it) {
+    while (it->partitions) {
+        partition *one = it->partitions;
+        it->partitions = one->next;
+        free_partition(it, one);
+    }
 }
 
 /* ---- they lost records ----------------------------------------------------------------------- */

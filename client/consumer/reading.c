@@ -117,14 +117,13 @@ static uint32_t state_of(const job *one) {
     return window_at(&one->partition->window, one->number)->state;
 }
 
-static bool check_spread(consumer *it, const job *first, const job *part) {
-    if (first->partition == part->partition || it->settings.options.groups_span_topics) return true;
+static void check_spread(consumer *it, const job *first, const job *part) {
+    if (first->partition == part->partition || it->settings.options.groups_span_topics) return;
     driver_end(it, ST_PRECONDITION, "groups_span_topics",
                "the split transaction %s has records in %s/%d and in %s/%d: set it, so that both "
                "come to one member",
                first->id, first->topic, first->partition_number, part->topic,
                part->partition_number);
-    return false;
 }
 
 /* Makes one event of the parts that there are. NULL: no memory. */
@@ -141,8 +140,11 @@ static job *join(consumer *it, const group_view *group) {
     for (uint32_t i = 0; i < count; i++) {
         window *in = &parts[i]->partition->window;
         window_whole(in, parts[i]->number, i ? 0 : parts[0]->effects);
-        if (i) window_at(in, parts[i]->number)->owner = NULL; /* it goes with the first one */
-        if (!check_spread(it, parts[0], parts[i])) break;
+        if (i) { /* it goes with the first one */
+            window_at(in, parts[i]->number)->owner = NULL;
+            job_list_remove(&it->lists[JOB_NEW], parts[i]);
+        }
+        check_spread(it, parts[0], parts[i]);
     }
     return parts[0];
 }
@@ -183,7 +185,6 @@ static bool add_part(consumer *it, job *one, const group_headers *of, bytes sour
     }
     part.index = (uint32_t)index;
     part.size = (uint32_t)size;
-    one->state = JOB_PART;
     window_wait(&one->partition->window, one->number);
     outcome result = groups_add(it->groups, &part, clock_monotonic_ms(), group_is_whole, it, &why);
     if (result == ST_OK) return true;
@@ -249,7 +250,7 @@ static void take_record(consumer *it, partition *from, const rd_kafka_message_t 
         return;
     }
     one->number = number;
-    it->bytes += one->bytes;
+    running_adopt(it, one);
     if (found.group.present && !one->code) {
         if (add_part(it, one, &found.group, found.source, bytes_of(record->key, record->key_len)))
             return;

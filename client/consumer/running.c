@@ -18,16 +18,22 @@ static void count(_Atomic uint64_t *counter) {
 }
 
 void running_set_state(consumer *it, job *one, job_state state) {
-    if (one->state >= JOB_BLOCKED) job_list_remove(&it->lists[one->state], one);
+    job_list_remove(&it->lists[one->state], one);
     one->state = state;
-    if (state >= JOB_BLOCKED) job_list_add(&it->lists[state], one);
+    job_list_add(&it->lists[state], one);
+}
+
+void running_adopt(consumer *it, job *one) {
+    one->state = JOB_NEW;
+    job_list_add(&it->lists[JOB_NEW], one);
+    it->bytes += one->bytes;
+    atomic_fetch_add_explicit(&it->counters.in_flight, 1, memory_order_relaxed);
 }
 
 /* ---- beginning ------------------------------------------------------------------------------- */
 
 void running_add(consumer *it, job *one) {
-    one->state = JOB_QUEUED;
-    atomic_fetch_add_explicit(&it->counters.in_flight, 1, memory_order_relaxed);
+    running_set_state(it, one, JOB_QUEUED);
     if (one->code) {
         failures_failed(it, one);
         return;
@@ -55,6 +61,15 @@ void running_start(consumer *it, job *one) {
         it->start_first = one;
     it->start_last = one;
     it->running++;
+}
+
+void running_recall(consumer *it) {
+    running_flush(it);
+    for (job *next, *one = workers_recall(it->workers); one; one = next) {
+        next = one->next;
+        it->running--;
+        running_start(it, one);
+    }
 }
 
 static void start_blocked(consumer *it) {
@@ -90,11 +105,12 @@ void running_finish(consumer *it, job *one) {
 static job *job_of(key_place *place) { return (job *)(void *)((char *)place - offsetof(job, key)); }
 
 void running_end(consumer *it, job *one) {
-    if (one->state >= JOB_BLOCKED) running_set_state(it, one, JOB_QUEUED);
     key_place *next = keys_remove(&it->keys, &one->key);
+    job_list_remove(&it->lists[one->state], one);
     for (uint32_t i = 0; i < parts_of(one); i++)
         it->bytes -= part_of(one, i)->bytes;
-    failures_release(it, one);
+    atomic_fetch_sub_explicit(&it->counters.in_flight, parts_of(one), memory_order_relaxed);
+    retrying_release(it, one);
     job_free(one);
     if (next) running_start(it, job_of(next));
 }
@@ -110,8 +126,8 @@ static void forget_partitions(job *one) {
 /* One that a worker has stays at the front of its key until it comes back, so that the same event
  * does not run beside it, should the partition come back sooner. */
 void running_drop(consumer *it, job *one) {
+    failures_forget(it, one);
     if (!one->final) forget_partitions(one);
-    if (one->state == JOB_HELD) failures_forget(it, one);
     if (one->state == JOB_RUNNING)
         one->orphan = true;
     else
@@ -153,6 +169,7 @@ static void take_verdict(consumer *it, job *one) {
 void running_recorded(consumer *it) {
     const job_list *list = &it->lists[JOB_RECORDING];
     for (job *one; (one = job_list_first(list)) && one->commit <= it->commit_durable;) {
+        if (one->stored) failures_moved(it, one);
         if (one->final)
             running_end(it, one);
         else
@@ -168,6 +185,9 @@ void running_turn(consumer *it, int64_t now_ms) {
     running_recorded(it);
     start_blocked(it);
     start_due(it, now_ms);
+}
+
+void running_flush(consumer *it) {
     if (!it->start_first) return;
     workers_run(it->workers, it->start_first, it->start_last);
     it->start_first = it->start_last = NULL;

@@ -106,15 +106,15 @@ static void make_json(scratch *own) {
     if (data) google__protobuf__struct__free_unpacked(data, NULL);
 }
 
-const char *ingest_effect_json(const ingest_effect *effect, size_t *len) {
-    scratch *own = (scratch *)(uintptr_t)effect->internal;
+const char *ingest_effect_json(const ingest_effect *of, size_t *len) {
+    scratch *own = (scratch *)(uintptr_t)of->internal;
     if (!own->json_made) make_json(own);
     if (len) *len = own->json_len;
     return own->json;
 }
 
-const void *ingest_effect_raw(const ingest_effect *effect, size_t *len) {
-    const scratch *own = effect->internal;
+const void *ingest_effect_raw(const ingest_effect *of, size_t *len) {
+    const scratch *own = of->internal;
     const bytes raw = own->operation->raw;
     if (len) *len = own->operation->has_raw ? raw.len : 0;
     if (!own->operation->has_raw) return NULL;
@@ -216,6 +216,14 @@ void workers_run(workers *it, job *first, job *last) {
         pthread_cond_broadcast(&it->work);
     else if (idle)
         pthread_cond_signal(&it->work);
+}
+
+job *workers_recall(workers *it) {
+    pthread_mutex_lock(&it->lock);
+    job *first = it->todo.first;
+    it->todo.first = NULL;
+    pthread_mutex_unlock(&it->lock);
+    return first;
 }
 
 job *workers_done(workers *it) {

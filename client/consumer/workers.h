@@ -14,6 +14,8 @@ typedef struct workers workers;
 workers *workers_start(uint32_t count, int wake);
 /* A list by `next`; job_next_effect was called for each. */
 void workers_run(workers *it, job *first, job *last);
+/* Takes back, by `next`, those that no worker has begun; NULL: none. */
+job *workers_recall(workers *it);
 /* All that have come back, by `next`, or NULL. */
 job *workers_done(workers *it);
 /* Waits until the handlers that run have returned; what has not begun is dropped: workers_done
