@@ -7,14 +7,17 @@
  * NAME=VALUE: options of the consumer by their names (order: passes or waits; attempts, backoff_ms
  * and backoff_last_ms of the policy of all; final_codes: one), properties of librdkafka (names with
  * a dot), and
- *   log=FILE        a line for each call that comes to its end: VERDICT KEY EVENT OPERATION EFFECT
- *                   ATTEMPT NAME IDEMPOTENCY_KEY, by tabs; OPERATION and EFFECT are indexes.
- * Appended by one write: a kill of the process takes nothing back. calls=FILE      the same when a
- * call begins cure=FILE       while it is not there, effects whose key begins with "sick" are to be
- * tried again (code "sick"), those with "lost" are final (code "lost") fail_percent=N  so many
- * calls fail, by chance, code "chance" delay_us=N      a call takes so long grace_ms=N      on
- * SIGTERM stats=FILE      the metrics, ten times a second until=N         ends after so many
- * effects, and says how long they took
+ *   log=FILE        a line for each call that comes to its end, by tabs: VERDICT PID KEY EVENT
+ *                   OPERATION EFFECT ATTEMPT NAME IDEMPOTENCY_KEY; OPERATION and EFFECT are
+ *                   indexes. Written at once: a kill of the process takes nothing back
+ *   calls=FILE      the same when a call begins
+ *   cure=FILE       while it is not there, effects whose key begins with "sick" are to be tried
+ *                   again (code "sick"), those with "lost" are final (code "lost")
+ *   fail_percent=N  so many calls fail, by chance (code "chance")
+ *   delay_us=N      a call takes so long
+ *   grace_ms=N      on SIGTERM
+ *   stats=FILE      the metrics, ten times a second
+ *   until=N         ends after so many effects, and says how long they took
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -54,9 +57,9 @@ static void note(int file, const char *verdict, const ingest_effect *effect) {
     char line[LINE_SIZE];
     if (file < 0) return;
     const int len =
-        snprintf(line, sizeof line, "%s\t%s\t%s\t%u\t%u\t%u\t%s\t%s\n", verdict, effect->key,
-                 effect->event_id, effect->operation_index, effect->effect_index, effect->attempt,
-                 effect->name, effect->idempotency_key);
+        snprintf(line, sizeof line, "%s\t%d\t%s\t%s\t%u\t%u\t%u\t%s\t%s\n", verdict, (int)getpid(),
+                 effect->key, effect->event_id, effect->operation_index, effect->effect_index,
+                 effect->attempt, effect->name, effect->idempotency_key);
     if (len >= LINE_SIZE || write(file, line, (size_t)len) != len) abort();
 }
 

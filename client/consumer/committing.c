@@ -42,13 +42,18 @@ static void on_commit(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     take_answer(arg, code, list);
 }
 
-/* What changed; NULL: nothing. */
+static bool any_dirty(const consumer *it) {
+    for (const partition *one = it->partitions; one; one = one->next)
+        if (one->dirty) return true;
+    return false;
+}
+
+/* What changed. */
 static rd_kafka_topic_partition_list_t *make_list(consumer *it) {
-    rd_kafka_topic_partition_list_t *list = NULL;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
     char text[PROGRESS_TEXT_MAX + 1];
     for (partition *one = it->partitions; one; one = one->next) {
         if (!one->dirty) continue;
-        if (!list) list = rd_kafka_topic_partition_list_new(8);
         rd_kafka_topic_partition_t *item =
             rd_kafka_topic_partition_list_add(list, one->topic, one->number);
         item->offset = window_offset(&one->window);
@@ -70,12 +75,13 @@ void committing_serve(consumer *it) {
 void committing_turn(consumer *it, int64_t now_ms) {
     if (it->committing || now_ms < it->commit_not_before_ms || rd_kafka_assignment_lost(it->rk))
         return;
+    if (!any_dirty(it) || !joining_enter(&it->joining, it->rk)) return;
     rd_kafka_topic_partition_list_t *list = make_list(it);
-    if (!list) return;
     it->committing = true;
     it->commit_number++;
     it->commit_sent_ms = now_ms;
     rd_kafka_resp_err_t code = rd_kafka_commit_queue(it->rk, list, it->commits, on_commit, it);
+    joining_leave(&it->joining);
     if (code) {
         for (int i = 0; i < list->cnt; i++)
             list->elems[i].err = code;

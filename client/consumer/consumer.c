@@ -119,6 +119,7 @@ ingest_consumer *ingest_consumer_open(const ingest_consumer_options *options, in
     }
     it->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     inbox_init(&it->inbox, it->wake);
+    joining_init(&it->joining, it->wake);
     pthread_mutex_init(&it->log_lock, NULL);
     const outcome result = open_parts(it, options, &why);
     if (result == ST_OK) return it;
@@ -159,6 +160,7 @@ void ingest_consumer_close(ingest_consumer *it) {
     free(it->topics);
     pthread_mutex_destroy(&it->log_lock);
     inbox_destroy(&it->inbox);
+    joining_destroy(&it->joining);
     if (it->wake >= 0) (void)close(it->wake);
     free(it);
 }

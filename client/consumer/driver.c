@@ -15,7 +15,7 @@
 #include "client/consumer/driver.h"
 #include "storage/clock.h"
 
-enum { LOG_LINES_A_SECOND = 10, SECOND_MS = 1000 };
+enum { LOG_LINES_A_SECOND = 10, SECOND_MS = 1000, FRAGILE_MS = 20000 };
 
 /* ---- what it tells --------------------------------------------------------------------------- */
 
@@ -102,6 +102,20 @@ static outcome begin(consumer *it, failure *why) {
     return subscribe(it, why);
 }
 
+void driver_sleep(consumer *it, int64_t ms) {
+    uint64_t count;
+    struct pollfd wake = {.fd = it->wake, .events = POLLIN};
+    if (poll(&wake, 1, (int)ms) > 0 && read(it->wake, &count, sizeof count) < 0) return;
+}
+
+/* Rebalances and errors; records never come this way, as each partition has its own queue. */
+static void poll_kafka(consumer *it) {
+    for (rd_kafka_message_t *message; (message = rd_kafka_consumer_poll(it->rk, 0));) {
+        if (message->err) kafka_error(it, message->err, rd_kafka_message_errstr(message));
+        rd_kafka_message_destroy(message);
+    }
+}
+
 /* Nobody asks for anything any more. */
 static void free_jobs(consumer *it) {
     for (size_t i = 0; i < JOB_STATES; i++)
@@ -112,6 +126,11 @@ static void free_jobs(consumer *it) {
 }
 
 static void leave(consumer *it) {
+    const int64_t until_ms = clock_monotonic_ms() + FRAGILE_MS;
+    while (it->events && joining_fragile(&it->joining) && clock_monotonic_ms() < until_ms) {
+        poll_kafka(it);
+        driver_sleep(it, TURN_MS);
+    }
     if (it->events) {
         const rd_kafka_resp_err_t code = rd_kafka_consumer_close(it->rk);
         if (code) driver_log(it, "leaving the group: %s", rd_kafka_err2str(code));
@@ -144,20 +163,6 @@ void driver_work(consumer *it) {
     failures_turn(it);
     running_flush(it);
     if (!driver_ended(it)) committing_turn(it, now_ms);
-}
-
-void driver_sleep(consumer *it, int64_t ms) {
-    uint64_t count;
-    struct pollfd wake = {.fd = it->wake, .events = POLLIN};
-    if (poll(&wake, 1, (int)ms) > 0 && read(it->wake, &count, sizeof count) < 0) return;
-}
-
-/* Rebalances and errors; records never come this way, as each partition has its own queue. */
-static void poll_kafka(consumer *it) {
-    for (rd_kafka_message_t *message; (message = rd_kafka_consumer_poll(it->rk, 0));) {
-        if (message->err) kafka_error(it, message->err, rd_kafka_message_errstr(message));
-        rd_kafka_message_destroy(message);
-    }
 }
 
 /* With INGEST_KEY_WAITS a partition may have no room but for what waits for somebody. */

@@ -18,6 +18,7 @@
 #include "client/consumer/groups.h"
 #include "client/consumer/identities.h"
 #include "client/consumer/inbox.h"
+#include "client/consumer/joining.h"
 #include "client/consumer/retries.h"
 #include "client/consumer/settings.h"
 #include "client/consumer/window.h"
@@ -70,6 +71,7 @@ struct ingest_consumer {
     int wake; /* eventfd: there is something to do */
     rd_kafka_t *rk;
     control *control;
+    joining joining;      /* librdkafka's threads, too */
     inbox inbox;          /* any thread */
     counters counters;    /* any thread */
     atomic_bool stopping; /* any thread */
@@ -162,6 +164,8 @@ void running_recall(consumer *it);
 void running_recorded(consumer *it);
 /* All records of the event are done; it ends when that is committed. */
 void running_finish(consumer *it, job *one);
+/* The next of its key need not wait for it any more. */
+void running_pass(consumer *it, job *one);
 /* It is over: the next of its key may begin. Frees it. */
 void running_end(consumer *it, job *one);
 /* Its partition is gone. */

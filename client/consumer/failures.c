@@ -67,16 +67,16 @@ static failed_record make_record(const consumer *it, job *one, failed_state stat
     };
 }
 
-static bool keeps_its_place(const consumer *it, const job *one) {
-    return it->settings.options.order == INGEST_KEY_WAITS && !one->code;
-}
-
 static void clear_trouble(job *one) {
     free(one->trouble);
     one->trouble = NULL;
 }
 
 /* ---- failing --------------------------------------------------------------------------------- */
+
+static bool keeps_its_place(const consumer *it, const job *one) {
+    return it->settings.options.order == INGEST_KEY_WAITS && !one->code;
+}
 
 static void note_due(consumer *it, int64_t wall_ms) {
     if (wall_ms < it->retry_wall_ms) it->retry_wall_ms = wall_ms;
@@ -85,6 +85,7 @@ static void note_due(consumer *it, int64_t wall_ms) {
 /* Waits until there is room again. */
 static void wait_for_room(consumer *it, job *one, const failure *why) {
     running_set_state(it, one, JOB_FAILING);
+    if (!keeps_its_place(it, one)) running_pass(it, one);
     if (!it->store_full)
         driver_alarm(it, INGEST_ALARM_STORE,
                      "%s: failed events keep their places, and partitions wait for them; retry or "

@@ -24,6 +24,7 @@ static outcome set_all(const consumer *it, rd_kafka_conf_t *conf, failure *why) 
         {"queued.max.messages.kbytes", "8192"}, /* for each partition: it is memory */
         {"reconnect.backoff.max.ms", "5000"},
         {"fetch.error.backoff.ms", "100"},
+        {"topic.metadata.refresh.interval.ms", "10000"}, /* a topic that is made later is noticed */
     };
     const setting ours[] = {
         {"bootstrap.servers", options->brokers},
@@ -32,6 +33,7 @@ static outcome set_all(const consumer *it, rd_kafka_conf_t *conf, failure *why) 
         {"enable.auto.commit", "false"},
         {"enable.auto.offset.store", "false"},
         {"enable.partition.eof", "true"},
+        {"debug", "cgrp"}, /* joining.h */
         {"auto.offset.reset", "error"},
         {"partition.assignment.strategy",
          options->groups_span_topics ? "range" : "cooperative-sticky"},
@@ -50,7 +52,9 @@ static outcome set_all(const consumer *it, rd_kafka_conf_t *conf, failure *why) 
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text) {
     enum { WARNING = 4 }; /* of syslog */
-    if (level <= WARNING) driver_log(rd_kafka_opaque(rk), "librdkafka: %s: %s", facility, text);
+    consumer *it = rd_kafka_opaque(rk);
+    joining_hear(&it->joining, facility, text);
+    if (level <= WARNING) driver_log(it, "librdkafka: %s: %s", facility, text);
 }
 
 /* Passing troubles are in the log; these stay until somebody does something. */
@@ -99,6 +103,7 @@ outcome kafka_open(consumer *it, failure *why) {
         rd_kafka_conf_set_log_cb(conf, on_log);
         rd_kafka_conf_set_error_cb(conf, on_error);
         rd_kafka_conf_set_rebalance_cb(conf, partitions_rebalance);
+        joining_watch(&it->joining, conf);
         it->rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, text, sizeof text);
         if (!it->rk) result = fail(why, ST_INVALID, "properties", "%s", text);
     }

@@ -114,30 +114,43 @@ static void let_go(consumer *it, job *one, control_change change) {
         running_finish(it, one);
 }
 
-static void set_due(void *arg, const failed_record *record) {
-    consumer *it = arg;
-    failure why;
+typedef struct changing {
+    consumer *it;
+    control_change change;
+    outcome result;
+    failure *why;
+} changing;
+
+static void change_stored(void *arg, const failed_record *record) {
+    changing *with = arg;
+    consumer *it = with->it;
     failed_record due = *record;
-    if (slot_of(it, record->number)) return; /* it is being tried */
-    if (record->state == FAILED_HELD)
-        return; /* it has not moved yet, or it is tried in its place */
-    due.state = FAILED_WAITING;
-    due.attempts = 0;
-    due.next_attempt_ms = clock_wall_ms();
-    if (failed_store_update(it->store, &due, &why) != ST_OK)
-        driver_end(it, ST_IO, "failed events", "%s", why.reason);
+    if (record->state == FAILED_HELD) {
+        with->result =
+            fail(with->why, ST_UNAVAILABLE, "",
+                 "failed event %llu is on its way between Kafka and the store: try again",
+                 (unsigned long long)record->number);
+    } else if (with->change == CHANGE_DISCARD) {
+        with->result = failed_store_remove(it->store, record->number, with->why);
+    } else if (!slot_of(it, record->number)) { /* else it is being tried */
+        due.state = FAILED_WAITING;
+        due.attempts = 0;
+        due.next_attempt_ms = clock_wall_ms();
+        with->result = failed_store_update(it->store, &due, with->why);
+        it->retry_wall_ms = 0;
+    }
 }
 
 static outcome change_one(consumer *it, control_change change, uint64_t number, failure *why) {
+    changing with = {it, change, ST_OK, why};
     job *held = held_by(it, number);
     it->store_changed = true;
     if (held) {
         let_go(it, held, change);
         return ST_OK;
     }
-    if (change == CHANGE_DISCARD) return failed_store_remove(it->store, number, why);
-    it->retry_wall_ms = 0;
-    return failed_store_get(it->store, number, set_due, it, why);
+    const outcome result = failed_store_get(it->store, number, change_stored, &with, why);
+    return result == ST_OK ? with.result : result;
 }
 
 void retrying_change(consumer *it, inbox_request *request) {

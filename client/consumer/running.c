@@ -104,6 +104,11 @@ void running_finish(consumer *it, job *one) {
 
 static job *job_of(key_place *place) { return (job *)(void *)((char *)place - offsetof(job, key)); }
 
+void running_pass(consumer *it, job *one) {
+    key_place *next = keys_remove(&it->keys, &one->key);
+    if (next) running_start(it, job_of(next));
+}
+
 void running_end(consumer *it, job *one) {
     key_place *next = keys_remove(&it->keys, &one->key);
     job_list_remove(&it->lists[one->state], one);

@@ -48,7 +48,9 @@ static outcome check_properties(const char *const *list, failure *why) {
                                        "auto.offset.reset",
                                        "partition.assignment.strategy",
                                        "enable.auto.offset.store",
-                                       "enable.partition.eof"};
+                                       "enable.partition.eof",
+                                       "debug",
+                                       "log.queue"};
     if (length_of(list) % 2)
         return fail(why, ST_INVALID, "properties", "\"%s\" has no value",
                     list[length_of(list) - 1]);

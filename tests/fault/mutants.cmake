@@ -39,3 +39,8 @@ add_mutant(clone-out-of-sight server/publisher.c simulate)
 # I: the store of failed events
 add_mutant(failed-events-unsynced storage/failed_db.c failed_worker)
 add_mutant(failed-counters-apart storage/failed_store.c failed_worker)
+
+# J: the consumer
+add_mutant(marks-not-awaited client/consumer/running.c consumer_driver)
+add_mutant(progress-not-read client/consumer/partitions.c consumer_driver)
+add_mutant(identities-not-read-back client/consumer/partitions.c consumer_driver)
