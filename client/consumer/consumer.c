@@ -149,8 +149,9 @@ void ingest_consumer_stop(ingest_consumer *it, uint32_t grace_ms) {
 void ingest_consumer_close(ingest_consumer *it) {
     if (!it) return;
     control_stop(it->control);
-    if (it->rk) rd_kafka_destroy(it->rk);
     failed_store_close(it->store);
+    if (it->stuck) return; /* librdkafka's threads still look at the rest */
+    if (it->rk) rd_kafka_destroy(it->rk);
     free_handlers(it->handlers);
     effects_free(it->effects);
     retries_free(&it->retries);

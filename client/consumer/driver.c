@@ -15,7 +15,7 @@
 #include "client/consumer/driver.h"
 #include "storage/clock.h"
 
-enum { LOG_LINES_A_SECOND = 10, SECOND_MS = 1000, FRAGILE_MS = 20000 };
+enum { LOG_LINES_A_SECOND = 10, SECOND_MS = 1000, REBALANCE_MS = 10000, LEAVE_MS = 20000 };
 
 /* ---- what it tells --------------------------------------------------------------------------- */
 
@@ -125,16 +125,31 @@ static void free_jobs(consumer *it) {
         }
 }
 
-static void leave(consumer *it) {
-    const int64_t until_ms = clock_monotonic_ms() + FRAGILE_MS;
-    while (it->events && joining_fragile(&it->joining) && clock_monotonic_ms() < until_ms) {
+/* Hands all partitions over, and tells the group. Not in the middle of a rebalance: joining.h. */
+static void leave_group(consumer *it) {
+    int64_t until_ms = clock_monotonic_ms() + REBALANCE_MS;
+    while (!joining_at_rest(&it->joining) && clock_monotonic_ms() < until_ms) {
         poll_kafka(it);
         driver_sleep(it, TURN_MS);
     }
-    if (it->events) {
-        const rd_kafka_resp_err_t code = rd_kafka_consumer_close(it->rk);
-        if (code) driver_log(it, "leaving the group: %s", rd_kafka_err2str(code));
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(it->rk);
+    rd_kafka_error_t *error = rd_kafka_consumer_close_queue(it->rk, queue);
+    if (error) {
+        driver_log(it, "leaving the group: %s", rd_kafka_error_string(error));
+        rd_kafka_error_destroy(error);
     }
+    until_ms = clock_monotonic_ms() + LEAVE_MS;
+    while (!rd_kafka_consumer_closed(it->rk) && clock_monotonic_ms() < until_ms)
+        rd_kafka_queue_poll_callback(queue, TURN_MS);
+    rd_kafka_queue_destroy(queue);
+    it->stuck = !rd_kafka_consumer_closed(it->rk);
+    if (!it->stuck) return;
+    driver_log(it, "librdkafka does not leave the group: it is left behind, with its memory");
+    it->settings.options.log = NULL;
+}
+
+static void leave(consumer *it) {
+    if (it->events) leave_group(it);
     inbox_open(&it->inbox, false);
     workers_stop(it->workers);
     partitions_free(it);

@@ -70,6 +70,7 @@ struct ingest_consumer {
     failed_store *store;
     int wake; /* eventfd: there is something to do */
     rd_kafka_t *rk;
+    bool stuck; /* rk does not come to its end, and is not waited for */
     control *control;
     joining joining;      /* librdkafka's threads, too */
     inbox inbox;          /* any thread */

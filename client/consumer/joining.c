@@ -16,7 +16,7 @@ enum {
 #define NAME "ingest-consumer"
 
 void joining_init(joining *it, int wake) {
-    *it = (joining){.wake = wake};
+    *it = (joining){.wake = wake, .steady = true};
     pthread_mutex_init(&it->lock, NULL);
 }
 
@@ -34,7 +34,7 @@ static bool is_one_of(const char *state, const char *const *all) {
 
 /* In these no JoinGroup is made: in the last two not before we have let the partitions go. */
 static const char *const CALM[] = {"steady", "wait-assign-call", "wait-unassign-call", NULL};
-static const char *const TAKEN_IN[] = {"wait-metadata", "wait-sync", NULL};
+static const char *const STEADY[] = {"steady", NULL};
 
 static void wake(const joining *it) {
     const uint64_t one = 1;
@@ -51,9 +51,7 @@ void joining_hear(joining *it, const char *facility, const char *text) {
     pthread_mutex_lock(&it->lock);
     const char *state = arrow + strlen(" -> ");
     it->joining = !is_one_of(state, CALM);
-    if (is_one_of(state, TAKEN_IN) && !it->assigned) it->fragile = true;
-    if (!it->joining) it->assigned = true;
-    if (it->assigned) it->fragile = false;
+    it->steady = is_one_of(state, STEADY);
     pthread_mutex_unlock(&it->lock);
     wake(it);
 }
@@ -102,9 +100,9 @@ bool joining_enter(joining *it, rd_kafka_t *rk) {
 
 void joining_leave(joining *it) { pthread_mutex_unlock(&it->lock); }
 
-bool joining_fragile(joining *it) {
+bool joining_at_rest(joining *it) {
     pthread_mutex_lock(&it->lock);
-    const bool fragile = it->fragile;
+    const bool steady = it->steady;
     pthread_mutex_unlock(&it->lock);
-    return fragile;
+    return steady;
 }

@@ -21,11 +21,10 @@
 
 typedef struct joining {
     pthread_mutex_t lock;
-    int wake;      /* written to when a commit may go again */
-    bool unsure;   /* an answer came that may make the client join */
-    bool joining;  /* by the join state */
-    bool assigned; /* once */
-    bool fragile;  /* see joining_fragile */
+    int wake;     /* written to when a commit may go again */
+    bool unsure;  /* an answer came that may make the client join */
+    bool joining; /* by the join state */
+    bool steady;  /* the same: neither joining nor about to hand over or take over */
 } joining;
 
 void joining_init(joining *it, int wake);
@@ -39,8 +38,8 @@ void joining_hear(joining *it, const char *facility, const char *text);
  * False: there will be a wake-up. */
 bool joining_enter(joining *it, rd_kafka_t *rk);
 void joining_leave(joining *it);
-/* librdkafka 2.0.2 ends the process by an assertion (in its sticky assignor) when it is closed
- * after the group took it in and before it was first told what it is assigned. */
-bool joining_fragile(joining *it);
+/* Whether the group is not being rebalanced as far as we know. librdkafka 2.0.2 must not be closed
+ * while it is: it may hang, or end the process by an assertion of its sticky assignor. */
+bool joining_at_rest(joining *it);
 
 #endif

@@ -58,8 +58,8 @@ def settings(folder: Path, **kafka: Any) -> dict[str, Any]:
     }
 
 
-def server(it: Torture, name: str, bootstrap: str, **kafka: Any) -> Ingestd:
-    return Ingestd(it.folder / name, bootstrap, settings(it.folder, **kafka), binary=it.program("ingestd"))
+def server(it: Torture, name: str, bootstrap: str, binary: Path | None = None, **kafka: Any) -> Ingestd:
+    return Ingestd(it.folder / name, bootstrap, settings(it.folder, **kafka), binary=binary or it.program("ingestd"))
 
 
 class Callers(AbstractContextManager["Callers"]):

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.client import IngestClient, transaction
-from harness.consuming import EFFECTS, GROUP, Member, Work, check_all, read
+from harness.consuming import EFFECTS, GROUP, Member, Work, wait_done
 from harness.kafka import KafkaCluster
 from harness.load import Ack, Load
+from harness.paths import SERVER
 from harness.process import wait_for
 from harness.server import Ingestd
 
 from .service import INFORMATIVE, PARTS, SHAPES, TRANSACTIONS, server
-from .stage import Summary, Torture, Violation
+from .stage import Summary, Torture
 
 LETTER = "J"
 TITLE = "consumers killed, rebalanced and paused, with handlers that fail"
@@ -95,20 +96,12 @@ class Group:
         time.sleep(self.it.random.uniform(*ASLEEP_S))
         one.process.resume()
 
-    def read(self, operations: Mapping[str, list[int]], in_order: bool) -> Work:
-        return read(self.log, operations, in_order, self.paused)
-
     def finish(self, operations: Mapping[str, list[int]], in_order: bool) -> Work:
-        def done() -> bool:
-            return not operations.keys() - self.read(operations, in_order).done
-
         try:
-            wait_for(done, "all events to be done", 120, 1)
+            return wait_done(self.log, operations, 120, in_order=in_order, paused=self.paused)
         except AssertionError as error:
-            logs = "\n".join(one.log()[-1500:] for one in self.members)
-            check_all(self.read(operations, in_order), operations)
-            raise Violation(f"{error}\n{logs}") from error
-        return self.read(operations, in_order)
+            error.add_note("\n".join(one.log()[-1500:] for one in self.members))
+            raise
 
 
 @contextmanager
@@ -149,7 +142,7 @@ def publish_again(replica: Ingestd, operations: Mapping[str, list[int]], members
 def torment(it: Torture, number: int, round: Round, deeds: list[str]) -> Summary:
     folder = it.folder / f"round-{number}"
     with KafkaCluster(properties=GROUP) as kafka:
-        first, second = (server(it, f"server-{number}-{n}", kafka.bootstrap) for n in range(2))
+        first, second = (server(it, f"server-{number}-{n}", kafka.bootstrap, SERVER) for n in range(2))
         first.start()
         try:
             with (

@@ -3,6 +3,7 @@ wrote, held against what must hold: every effect of every event, in order, each 
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -140,3 +141,15 @@ def check_all(work: Work, operations: Mapping[str, list[int]]) -> None:
     missing = operations.keys() - work.done
     some = [f"{event}: {work.begun.get(event, 0)} of {sum(operations[event])}" for event in sorted(missing)[:10]]
     assert not missing, f"{len(missing)} of {len(operations)} events are not done: {some}"
+
+
+def wait_done(log: Path, operations: Mapping[str, list[int]], timeout: float = 30, **how: object) -> Work:
+    """Until every event is done; what must not be in the log is told at once."""
+    end = time.monotonic() + timeout
+    while True:
+        work = read(log, operations, **how)
+        if not operations.keys() - work.done:
+            return work
+        if time.monotonic() > end:
+            check_all(work, operations)
+        time.sleep(0.2)

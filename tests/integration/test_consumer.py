@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import operation, transaction, informative
-from harness.consuming import EFFECTS, GROUP, Member, calls, check_all, read
+from harness.client import informative, transaction
+from harness.consuming import EFFECTS, GROUP, Member, calls, check_all, read, wait_done
 from harness.kafka import KafkaCluster
 from harness.process import wait_for
 from harness.tools import run
@@ -67,14 +67,6 @@ def publish(client):
 
 def keys(count: int, prefix: str = "k") -> list[str]:
     return [f"{prefix}{number}" for number in range(count)]
-
-
-def wait_done(log, events, timeout=30, **how) -> None:
-    try:
-        wait_for(lambda: not (events.keys() - read(log, events, **how).done), "all events to be done", timeout, 0.2)
-    except AssertionError:
-        check_all(read(log, events, **how), events)
-        raise
 
 
 @pytest.mark.parametrize("layout", ["whole", "split"])
