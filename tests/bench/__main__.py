@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.paths import BUILD
 
-from . import figures, ingest, publishing, startup
+from . import consuming, figures, ingest, publishing, startup
 from .figures import Figure
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1, help="of the numbers of events")
-    parser.add_argument("--only", nargs="+", metavar="FIGURE", help="some of: unary, all, one, some, streams, cpu, idle, drain, once, late")
+    parser.add_argument("--only", nargs="+", metavar="FIGURE", help="some of: unary, all, one, some, streams, cpu, idle, drain, once, late, consume")
     given = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="ingest-bench-", dir=BUILD) as name:
@@ -42,6 +42,7 @@ def main() -> None:
             "drain": lambda: publishing.drain(folder, pairs, count(1_000_000)),
             "once": lambda: publishing.at_once(folder, pairs, count(2_000_000)),
             "late": lambda: publishing.one_at_a_time(folder),
+            "consume": lambda: consuming.consume(folder, pairs, count(400_000)),
         }
         table: list[Figure] = []
         for each in given.only or measures:

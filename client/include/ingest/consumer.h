@@ -68,8 +68,8 @@ typedef enum ingest_effect_kind {
 
 /** One effect to be run. All of it lasts for the call of the handler. Texts end with NUL. */
 typedef struct ingest_effect {
-    ingest_effect_kind kind;
-    const char *name;
+    ingest_effect_kind kind; /**< decides what `name` is */
+    const char *name;        /**< of the index, table, operation or notice */
     /** The same for every attempt at this effect, and for no other: source, id, operation index,
      * kind and name, joined by '/', with what is not safe in a path written as %XX. */
     const char *idempotency_key;
@@ -82,14 +82,14 @@ typedef struct ingest_effect {
     const char *operation;    /**< name of the operation, or of the informative event */
     const char *entity_id;    /**< of the operation; "" when none was given */
     uint32_t operation_index; /**< of the operation in the event, from 0 */
-    uint32_t operation_count;
-    uint32_t effect_index; /**< of the effect in its operation, from 0 */
-    uint32_t effect_count;
-    int64_t time_ms; /**< the event's, since 1970 */
+    uint32_t operation_count; /**< in the event */
+    uint32_t effect_index;    /**< of the effect in its operation, from 0 */
+    uint32_t effect_count;    /**< in the operation */
+    int64_t time_ms;          /**< the event's, since 1970 */
 
     const char *topic; /**< where the (first) record stands in Kafka */
-    int32_t partition;
-    int64_t offset;
+    int32_t partition; /**< of that record */
+    int64_t offset;    /**< of that record */
 
     const void *internal; /**< for ingest_effect_json and ingest_effect_raw */
 } ingest_effect;
@@ -161,7 +161,8 @@ typedef struct ingest_consumer_options {
     const char *catalogue; /**< file; NULL: the one that the servers have by default */
     /** More for librdkafka (security.protocol …): name, value, …, NULL. Those that the promise
      * rests on are refused: group.id, enable.auto.commit, isolation.level, auto.offset.reset,
-     * partition.assignment.strategy, enable.auto.offset.store. */
+     * partition.assignment.strategy, enable.auto.offset.store, enable.partition.eof, and debug
+     * and log.queue, as it listens to librdkafka's log. */
     const char *const *properties;
 
     uint32_t workers;       /**< threads that run handlers; default 4, at most 256 */
@@ -169,12 +170,11 @@ typedef struct ingest_consumer_options {
     uint64_t buffer_bytes;  /**< of all events under way; default 64 MiB */
     ingest_key_order order; /**< default INGEST_KEY_PASSES */
     const ingest_retry_policy *policies; /**< `policy_count` of them */
-    size_t policy_count;
-    /** How long an event's identity is remembered, by the time of its record and at most so many
-     * in all; read back from Kafka when a partition is taken over. Defaults 1 h and 1,000,000 (of
-     * 40 bytes); 0: not at all. */
+    size_t policy_count;                 /**< of `policies` */
+    /** How long an event's identity is remembered, by the time of its record; read back from Kafka
+     * when a partition is taken over. Default 1 h; 0: not at all. */
     uint64_t identity_window_ms;
-    uint64_t identity_window_events;
+    uint64_t identity_window_events; /**< at most so many, of 40 bytes; default 1,000,000 */
     bool from_latest; /**< a group without offsets begins at the end, not at the beginning */
 
     uint64_t failed_max_events; /**< bounds of the failed-event store; default 1,000,000 */
@@ -207,8 +207,9 @@ INGEST_API bool ingest_consumer_handle(ingest_consumer *consumer, ingest_effect_
  */
 INGEST_API ingest_status ingest_consumer_run(ingest_consumer *consumer, ingest_error *error);
 
-/** Lets effects that run come to their end, for at most `grace_ms`, records them, leaves the group.
- * Returns at once; async-signal-safe. */
+/** Lets effects that run come to their end, for at most `grace_ms`, records them, leaves the group;
+ * if that is being rebalanced, some seconds later. `run` returns when all handlers have. This
+ * returns at once; async-signal-safe. */
 INGEST_API void ingest_consumer_stop(ingest_consumer *consumer, uint32_t grace_ms);
 
 /** Frees all. Not while `run` is going on. NULL is fine. */
@@ -216,20 +217,21 @@ INGEST_API void ingest_consumer_close(ingest_consumer *consumer);
 
 /** Counts since the start, and how things stand. */
 typedef struct ingest_consumer_stats {
-    uint64_t events_done;
+    uint64_t events_done;    /**< with all their effects */
     uint64_t events_skipped; /**< seen before */
-    uint64_t effects_done;
+    uint64_t effects_done;   /**< calls that ended with INGEST_DONE */
     uint64_t effects_failed; /**< attempts that did not succeed */
     uint64_t commits;        /**< of progress, each for all that was done meanwhile */
-    uint64_t rebalances;
-    uint64_t failed_events; /**< in the store */
-    uint64_t failed_bytes;  /**< in the store */
-    uint64_t lag;           /**< records behind the ends of the partitions held here */
-    uint32_t partitions;    /**< held here */
-    uint32_t paused;        /**< of these, not read just now */
-    uint32_t in_flight;     /**< events under way */
+    uint64_t rebalances;     /**< partitions given or taken */
+    uint64_t failed_events;  /**< in the store */
+    uint64_t failed_bytes;   /**< in the store */
+    uint64_t lag;            /**< records behind the ends of the partitions held here */
+    uint32_t partitions;     /**< held here */
+    uint32_t paused;         /**< of these, not read just now */
+    uint32_t in_flight;      /**< events under way */
 } ingest_consumer_stats;
 
+/** What is counted by the second (lag) may be that old. Does not block. */
 INGEST_API void ingest_consumer_stats_get(ingest_consumer *consumer, ingest_consumer_stats *stats);
 
 /** The same, and more, in Prometheus' text format 0.0.4 through `write`. */
