@@ -94,7 +94,7 @@ static outcome load_effects(ingest_consumer *it, failure *why) {
 
 static outcome open_parts(ingest_consumer *it, const ingest_consumer_options *options,
                           failure *why) {
-    const control_hooks hooks = {.change = inbox_ask, .arg = &it->inbox};
+    const control_hooks hooks = {.change = mailbox_ask, .arg = &it->mailbox};
     outcome result = settings_copy(options, &it->settings, why);
     if (result != ST_OK) return result;
     it->handlers = calloc(1, sizeof *it->handlers);
@@ -118,7 +118,7 @@ ingest_consumer *ingest_consumer_open(const ingest_consumer_options *options, in
         return NULL;
     }
     it->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    inbox_init(&it->inbox, it->wake);
+    mailbox_init(&it->mailbox, it->wake);
     joining_init(&it->joining, it->wake);
     pthread_mutex_init(&it->log_lock, NULL);
     const outcome result = open_parts(it, options, &why);
@@ -160,7 +160,7 @@ void ingest_consumer_close(ingest_consumer *it) {
         free(it->topics[i]);
     free(it->topics);
     pthread_mutex_destroy(&it->log_lock);
-    inbox_destroy(&it->inbox);
+    mailbox_destroy(&it->mailbox);
     joining_destroy(&it->joining);
     if (it->wake >= 0) (void)close(it->wake);
     free(it);

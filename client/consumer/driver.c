@@ -150,7 +150,7 @@ static void leave_group(consumer *it) {
 
 static void leave(consumer *it) {
     if (it->events) leave_group(it);
-    inbox_open(&it->inbox, false);
+    mailbox_open(&it->mailbox, false);
     workers_stop(it->workers);
     partitions_free(it);
     free_jobs(it);
@@ -169,9 +169,9 @@ static void leave(consumer *it) {
 
 void driver_work(consumer *it) {
     const int64_t now_ms = clock_monotonic_ms();
-    for (inbox_request *request; (request = inbox_take(&it->inbox));) {
+    for (mailbox_request *request; (request = mailbox_take(&it->mailbox));) {
         retrying_change(it, request);
-        inbox_answer(&it->inbox);
+        mailbox_answer(&it->mailbox);
     }
     committing_serve(it);
     running_turn(it, now_ms);
@@ -238,7 +238,7 @@ static void wind_down(consumer *it) {
 
 outcome driver_run(consumer *it, failure *why) {
     outcome result = begin(it, &it->end);
-    if (result == ST_OK) inbox_open(&it->inbox, true);
+    if (result == ST_OK) mailbox_open(&it->mailbox, true);
     while (!driver_ended(it) && !atomic_load(&it->stopping)) {
         poll_kafka(it);
         reading_turn(it);

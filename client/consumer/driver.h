@@ -3,7 +3,7 @@
  * is in ingest_consumer_run, but for what is marked otherwise. One turn of the loop:
  *
  *   rebalances (partitions.c), records (reading.c), verdicts and what is durable (running.c),
- *   failed events (failures.c), requests from outside (inbox.c), one commit (committing.c)
+ *   failed events (failures.c), requests from outside (mailbox.c), one commit (committing.c)
  *
  * A function that meets something that ends the consumer notes it by driver_end, and the loop ends
  * behind the turn.
@@ -17,7 +17,7 @@
 #include "client/consumer/control.h"
 #include "client/consumer/groups.h"
 #include "client/consumer/identities.h"
-#include "client/consumer/inbox.h"
+#include "client/consumer/mailbox.h"
 #include "client/consumer/joining.h"
 #include "client/consumer/retries.h"
 #include "client/consumer/settings.h"
@@ -73,7 +73,7 @@ struct ingest_consumer {
     bool stuck; /* rk does not come to its end, and is not waited for */
     control *control;
     joining joining;      /* librdkafka's threads, too */
-    inbox inbox;          /* any thread */
+    mailbox mailbox;          /* any thread */
     counters counters;    /* any thread */
     atomic_bool stopping; /* any thread */
     _Atomic uint32_t grace_ms;
@@ -197,7 +197,7 @@ bool failures_settle(consumer *it);
 
 /* ---- retrying.c */
 void retrying_turn(consumer *it);
-void retrying_change(consumer *it, inbox_request *request);
+void retrying_change(consumer *it, mailbox_request *request);
 /* The store's slot of a job that came from there. */
 void retrying_release(consumer *it, const job *one);
 

@@ -153,7 +153,7 @@ static outcome change_one(consumer *it, control_change change, uint64_t number, 
     return result == ST_OK ? with.result : result;
 }
 
-void retrying_change(consumer *it, inbox_request *request) {
+void retrying_change(consumer *it, mailbox_request *request) {
     for (size_t i = 0; i < request->count && !driver_ended(it); i++) {
         const outcome result = change_one(it, request->change, request->numbers[i], &request->why);
         if (result == ST_OK) request->done++;

@@ -4,10 +4,12 @@
 #include <signal.h>
 
 static volatile sig_atomic_t asked;
+static void (*volatile hook)(void);
 
 static void note(int number) {
     (void)number;
     asked = 1;
+    if (hook) hook();
 }
 
 void stop_on_signals(void) {
@@ -15,5 +17,7 @@ void stop_on_signals(void) {
     (void)sigaction(SIGINT, &once, NULL);
     (void)sigaction(SIGTERM, &once, NULL);
 }
+
+void stop_calls(void (*then)(void)) { hook = then; }
 
 bool stop_asked(void) { return asked; }

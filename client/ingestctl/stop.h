@@ -11,5 +11,7 @@ enum { STOP_GRACE_MS = 3000 }; /* for the answers that are still due */
 
 void stop_on_signals(void);
 bool stop_asked(void);
+/* What is called at the first one, in the signal's handler. Before stop_on_signals. */
+void stop_calls(void (*then)(void));
 
 #endif

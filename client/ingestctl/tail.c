@@ -3,10 +3,9 @@
  * no group and committing nothing, so that nobody is disturbed. One thread.
  */
 #include <librdkafka/rdkafka.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "client/ingestctl/command.h"
+#include "client/ingestctl/kafka_options.h"
 #include "client/ingestctl/output.h"
 #include "client/ingestctl/stop.h"
 #include "ingest/v1/events.pb-c.h"
@@ -122,26 +121,19 @@ static bool set(const follower *it, rd_kafka_conf_t *conf, const char *name, con
     return complain(it->given, 0, "%s: %s", name, why);
 }
 
-/* NAME=VALUE of librdkafka, for TLS and SASL. */
 static bool set_given(const follower *it, rd_kafka_conf_t *conf) {
-    for (size_t i = 0; i < it->given->option_count; i++) {
-        char text[512];
-        if (strcmp(it->given->options[i].name, "set") != 0) continue;
-        (void)snprintf(text, sizeof text, "%s", it->given->options[i].value);
-        char *value = strchr(text, '=');
-        if (!value) return complain(it->given, 0, "--set: \"%s\" is not NAME=VALUE", text);
-        *value++ = '\0';
-        if (!set(it, conf, text, value)) return false;
-    }
-    return true;
+    kafka_properties properties;
+    bool good = kafka_properties_of(it->given, &properties);
+    for (const char *const *each = properties.list; good && *each; each += 2)
+        good = set(it, conf, each[0], each[1]);
+    kafka_properties_free(&properties);
+    return good;
 }
 
 static bool open_consumer(follower *it) {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    const char *brokers = argument(it->given, "kafka");
-    if (!brokers) brokers = getenv("INGEST_KAFKA_BROKERS");
     char why[512];
-    if (set(it, conf, "bootstrap.servers", brokers && *brokers ? brokers : "localhost:9092") &&
+    if (set(it, conf, "bootstrap.servers", kafka_brokers(it->given)) &&
         set(it, conf, "group.id", "ingestctl-tail") && /* demanded, and never joined */
         set(it, conf, "enable.auto.commit", "false") &&
         set(it, conf, "isolation.level", "read_committed") && set_given(it, conf))
@@ -214,10 +206,10 @@ static int run(const arguments *given) {
 }
 
 static const command_option OPTIONS[] = {
-    {"kafka", "BROKERS", "default INGEST_KAFKA_BROKERS, then localhost:9092"},
+    KAFKA_OPTION,
     {"from-beginning", NULL, "all that is there, not only what comes from now on"},
     {"count", "N", "ends after so many records"},
-    {"set", "NAME=VALUE", "a property of librdkafka, for TLS or SASL; may be repeated"},
+    KAFKA_SET_OPTION,
     {"json", NULL, "a line of JSON for each, with all headers"},
     {0}};
 

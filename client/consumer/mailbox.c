@@ -1,23 +1,23 @@
-#include "client/consumer/inbox.h"
+#include "client/consumer/mailbox.h"
 
 #include <unistd.h>
 
-void inbox_init(inbox *it, int wake) {
-    *it = (inbox){.wake = wake};
+void mailbox_init(mailbox *it, int wake) {
+    *it = (mailbox){.wake = wake};
     pthread_mutex_init(&it->lock, NULL);
     pthread_cond_init(&it->answered, NULL);
 }
 
-void inbox_destroy(inbox *it) {
+void mailbox_destroy(mailbox *it) {
     pthread_cond_destroy(&it->answered);
     pthread_mutex_destroy(&it->lock);
 }
 
-outcome inbox_ask(void *arg, control_change change, const uint64_t *numbers, size_t count,
+outcome mailbox_ask(void *arg, control_change change, const uint64_t *numbers, size_t count,
                   uint64_t *done, failure *why) {
-    inbox *it = arg;
+    mailbox *it = arg;
     const uint64_t one = 1;
-    inbox_request request = {.change = change, .numbers = numbers, .count = count};
+    mailbox_request request = {.change = change, .numbers = numbers, .count = count};
     pthread_mutex_lock(&it->lock);
     if (!it->open) {
         request.result = fail(&request.why, ST_STOPPING, "", "the consumer is not running");
@@ -34,12 +34,12 @@ outcome inbox_ask(void *arg, control_change change, const uint64_t *numbers, siz
     return request.result;
 }
 
-static void answer(inbox *it) {
+static void answer(mailbox *it) {
     it->request = NULL;
     pthread_cond_broadcast(&it->answered);
 }
 
-void inbox_open(inbox *it, bool open) {
+void mailbox_open(mailbox *it, bool open) {
     pthread_mutex_lock(&it->lock);
     it->open = open;
     if (!open && it->request) {
@@ -50,15 +50,15 @@ void inbox_open(inbox *it, bool open) {
     pthread_mutex_unlock(&it->lock);
 }
 
-inbox_request *inbox_take(inbox *it) {
+mailbox_request *mailbox_take(mailbox *it) {
     pthread_mutex_lock(&it->lock);
-    inbox_request *request = it->taken ? NULL : it->request;
+    mailbox_request *request = it->taken ? NULL : it->request;
     it->taken = request != NULL;
     pthread_mutex_unlock(&it->lock);
     return request;
 }
 
-void inbox_answer(inbox *it) {
+void mailbox_answer(mailbox *it) {
     pthread_mutex_lock(&it->lock);
     it->taken = false;
     answer(it);
