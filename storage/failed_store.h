@@ -39,7 +39,7 @@ typedef struct failed_record {
     uint32_t attempts;
     bytes code, reason;
     int64_t first_failed_ms, last_failed_ms;
-    int64_t next_attempt_ms; /* FAILED_WAITING only */
+    int64_t next_attempt_ms; /* of FAILED_WAITING; of FAILED_HELD it is the caller's note */
     bytes topic;
     int32_t partition;
     int64_t offset;

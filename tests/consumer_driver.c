@@ -45,7 +45,7 @@ typedef struct setup {
     uint64_t fail_percent, delay_us, grace_ms, until;
     _Atomic uint64_t effects;
     _Atomic int64_t first_us, last_us;
-    volatile bool ended;
+    _Atomic bool ended;
 } setup;
 
 static ingest_consumer *consumer;

@@ -14,6 +14,7 @@
 
 enum {
     OPERATIONS_MAX = 1000,
+    IDENTITY_BYTES_MAX = 1024, /* more than any server takes, less than the store does */
     /* numbers of fields, see proto/ingest/v1/events.proto */
     EVENT_ID = 1,
     EVENT_SOURCE = 2,
@@ -202,6 +203,8 @@ static job *make_event(const effects *all, const job_record *record, bytes wire)
     if (operations == 0 || operations > OPERATIONS_MAX || !event.id.len || !event.source.len)
         return make_bad(record, "malformed",
                         "the event has no id, no source, or not 1 to 1,000 operations");
+    if (event.id.len > IDENTITY_BYTES_MAX || event.source.len > IDENTITY_BYTES_MAX)
+        return make_bad(record, "malformed", "the event's id or source exceeds 1,024 bytes");
     job *it = allocate(wire, record, operations);
     if (!it) return NULL;
     (void)walk_event(it->wire, &event); /* now of our copy */

@@ -193,11 +193,19 @@ static bool add_part(consumer *it, job *one, const group_headers *of, bytes sour
     return false;
 }
 
-void reading_give_up_groups(consumer *it, int64_t now_ms) {
-    bool at_ends = groups_count(it->groups) > 0;
+/* Whether nothing comes any more: all was read, or all that there is room for are parts. */
+static bool all_read(const consumer *it) {
+    bool only_parts = true;
     for (const partition *one = it->partitions; one; one = one->next)
-        at_ends = at_ends && one->at_end;
-    if (at_ends) groups_give_up(it->groups, now_ms - GROUP_MS, group_is_torn, group_is_whole, it);
+        only_parts = only_parts && one->window.counted == 0;
+    for (const partition *one = it->partitions; one; one = one->next)
+        if (!one->at_end && !(one->more && only_parts)) return false;
+    return true;
+}
+
+void reading_give_up_groups(consumer *it, int64_t now_ms) {
+    if (groups_count(it->groups) > 0 && all_read(it))
+        groups_give_up(it->groups, now_ms - GROUP_MS, group_is_torn, group_is_whole, it);
     atomic_store_explicit(&it->counters.groups, (uint32_t)groups_count(it->groups),
                           memory_order_relaxed);
 }
@@ -290,12 +298,14 @@ static void take(consumer *it, partition *from, const rd_kafka_message_t *record
         take_record(it, from, record);
 }
 
-/* Parts of groups wait for records that are not read yet: were only they counted, nothing would
- * ever be. So there is as much room again for them. */
+/* Parts of groups wait for records that are not read yet, maybe in other partitions: were only they
+ * counted, nothing would ever be. So a partition without such parts may read as much again. */
 static bool room(const consumer *it, const partition *in) {
+    const window *of = &in->window;
     const uint64_t most = it->settings.options.buffer_bytes;
-    if (in->ending || in->window.counted >= it->settings.options.window) return false;
-    return it->bytes < (groups_count(it->groups) ? 2 * most : most);
+    const bool waits = of->end - of->first > of->counted;
+    if (in->ending || of->counted >= it->settings.options.window) return false;
+    return it->bytes < (waits ? most : 2 * most);
 }
 
 void reading_turn(consumer *it) {

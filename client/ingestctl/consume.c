@@ -121,6 +121,8 @@ static void print_summary(ingest_consumer *consumer) {
 static int consume(consuming *it) {
     ingest_error error = {0};
     ingest_consumer *consumer = ingest_consumer_open(&it->options, &error);
+    if (!consumer && error.status == INGEST_INVALID)
+        return complain(it->given, EX_USAGE, "%s", error.reason);
     if (!consumer) return failed_complain(it->given, &error);
     (void)ingest_consumer_handle(consumer, INGEST_ANY, NULL, run_command, it);
     running = consumer;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import tempfile
 import uuid
@@ -32,11 +33,14 @@ def filled(events: int) -> Iterator[KafkaCluster]:
         kafka.create_topic(TOPIC, partitions=PARTITIONS)
         producer = Producer({"bootstrap.servers": kafka.bootstrap, "compression.type": "lz4", "linger.ms": 20})
         head, tail = event_of(EVENT_BYTES, ID_MARK).split(ID_MARK.encode())
+        filler = re.search(b"x{20,}", tail)[0]
+        chance = random.Random(1)
+        tails = [tail.replace(filler, chance.randbytes(len(filler))) for _ in range(1000)]
         for number in range(events):
             id = f"{number:036x}".encode()
             while True:
                 try:
-                    producer.produce(TOPIC, head + id + tail.replace(b"k" * 12, id[-12:]), key=id[-12:])
+                    producer.produce(TOPIC, head + id + tails[number % 1000].replace(b"k" * 12, id[-12:]), key=id[-12:])
                     break
                 except BufferError:
                     producer.poll(0.1)

@@ -3,6 +3,7 @@ wrote, held against what must hold: every effect of every event, in order, each 
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from .paths import SERVER
+from .paths import ROOT, SERVER
 from .process import Process, wait_for
 from .server import Metrics
 
@@ -41,12 +42,13 @@ class Member:
 
     def __init__(self, folder: Path, brokers: str, topics: str, group: str = "g", program: Path | None = None, **options: object):
         folder.mkdir(parents=True, exist_ok=True)
-        program = program or SERVER.parent / "consumer_driver"
+        program = program or Path(os.environ.get("CONSUMER_DRIVER", SERVER.parent / "consumer_driver"))
         assert program.exists(), f"{program} is missing: build it first (script/test does)"
         self.data_dir, self.stats = folder / "data", folder / "stats"
         given = {"stats": self.stats, **SESSION, **options}
         arguments = [f"{name.replace('__', '.')}={value}" for name, value in given.items()]
-        self.process = Process([str(program), brokers, group, topics, str(self.data_dir), *arguments], folder / "member.log")
+        argv = [str(program), brokers, group, topics, str(self.data_dir), *arguments]
+        self.process = Process(argv, folder / "member.log", {"TSAN_OPTIONS": f"suppressions={ROOT / 'tests/tsan.supp'}"})
         self.pids: list[int] = []
 
     def start(self) -> Member:
@@ -62,7 +64,7 @@ class Member:
     def stop(self) -> None:
         """SIGTERM: it leaves the group, and ends with 0."""
         code = self.process.terminate(40)
-        assert code == 0, f"a member ended with {code}:\n{self.log()}"
+        assert code == 0, f"a member ended with {code}:\n{self.log()}"  # not 0 if a sanitizer found something
 
     def metrics(self) -> Metrics:
         return Metrics(self.stats.read_text())

@@ -49,9 +49,9 @@ def consume(kafka, tmp_path) -> Iterator[Callable[..., Process]]:
         one.kill()
 
 
-def events(client, it, count: int, **more: object) -> list[str]:
+def events(client, it, count: int) -> list[str]:
     ids = [f"e-{number}" for number in range(count)]
-    client(it).publish_batch([transaction("create_user", id=id, key=f"k{n % 5}", data={"n": n}, **more) for n, id in enumerate(ids)])
+    client(it).publish_batch([transaction("create_user", id=id, key=f"k{n % 5}", data={"n": n}) for n, id in enumerate(ids)])
     return ids
 
 
@@ -63,10 +63,10 @@ def failed(tmp_path: Path, *words: str) -> str:
     return run(INGESTCTL, "failed", words[0], f"--data-dir={tmp_path / 'data'}", *words[1:]).stdout
 
 
-def test_every_effect_once_with_its_payload(server, client, consume, tmp_path):
-    it, log = server(), tmp_path / "log"
+def test_every_effect_once_with_its_payload(server, kafka, client, consume, tmp_path):
+    it, log = server(kafka), tmp_path / "log"
     ids = events(client, it, 10)
-    client(it).publish(informative("generate_otp", id="otp", key="otp", raw=b"\x01raw"))
+    client(it).publish(informative("generate_otp", id="otp", key="otp", data=b"\x01raw"))
     one = consume(
         [it.transactions, it.informative],
         f'echo "$INGEST_EVENT_ID $INGEST_KEY $INGEST_OPERATION $INGEST_EFFECT_KIND/$INGEST_EFFECT $(cat | tr -d "\\001")" >> {shlex.quote(str(log))}',
@@ -81,9 +81,9 @@ def test_every_effect_once_with_its_payload(server, client, consume, tmp_path):
     assert re.search(r"^11 events, 81 effects done", one.log.read_text(), re.M)
 
 
-def test_kills(server, client, consume, tmp_path):
+def test_kills(server, kafka, client, consume, tmp_path):
     """kill -9 at random: nothing is missing, and only commands that were under way ran twice."""
-    it, log = server(), tmp_path / "log"
+    it, log = server(kafka), tmp_path / "log"
     ids = events(client, it, 40)
     command = f'sleep 0.01; echo "$INGEST_IDEMPOTENCY_KEY" >> {shlex.quote(str(log))}'
     chance, kills = random.Random(), 0
@@ -101,8 +101,8 @@ def test_kills(server, client, consume, tmp_path):
     assert len(lines(log)) - len(set(lines(log))) <= 4 * kills, "one of each worker at most"
 
 
-def test_what_fails_is_kept_and_retried(server, client, consume, tmp_path):
-    it, log, cure = server(), tmp_path / "log", tmp_path / "cure"
+def test_what_fails_is_kept_and_retried(server, kafka, client, consume, tmp_path):
+    it, log, cure = server(kafka), tmp_path / "log", tmp_path / "cure"
     ids = events(client, it, 10)
     command = f"""
         if [ "$INGEST_EVENT_ID" = e-4 ] && [ "$INGEST_EFFECT_KIND" = table ] && [ ! -e {cure} ]; then echo no such table >&2; exit 65; fi
