@@ -102,8 +102,8 @@ int main(int argc, char **argv) {
     log_setup(LOG_INFO, LOG_LOGFMT);
     *route = (route_config){.name = "transactions",
                             .linger_ms = 5,
-                            .transaction_max_events = argc > 6 ? strtoul(argv[6], NULL, 10) : 20000,
-                            .transaction_max_bytes = 32 << 20,
+                            .transaction_max_events = argc > 6 ? strtoul(argv[6], NULL, 10) : 200000,
+                            .transaction_max_bytes = 128 << 20,
                             .max_record_bytes = 1000000};
     snprintf(route->topic, sizeof route->topic, "%s", argv[3]);
     snprintf(all.kafka.positions_topic, sizeof all.kafka.positions_topic, "ingest.positions");
