@@ -88,8 +88,8 @@ const config_key ROUTE_KEYS[] = {
     ENUM("format", format, "protobuf", FORMATS, "of the record's value; --trial: json"),
     ENUM("delivery", delivery, "exactly_once", DELIVERIES, "at_least_once works without Kafka transactions"),
     NUMBER(KEY_DURATION, "linger", linger_ms, "5ms", 0, 10 * SECOND, "how long an open transaction waits for more events"),
-    NUMBER(KEY_INTEGER, "transaction_max_events", transaction_max_events, "20000", 1, 1000000, "a transaction closes at so many events"),
-    NUMBER(KEY_SIZE, "transaction_max_bytes", transaction_max_bytes, "16MiB", 64 * KIB, GIB, "a transaction closes at so many bytes"),
+    NUMBER(KEY_INTEGER, "transaction_max_events", transaction_max_events, "100000", 1, 1000000, "a transaction closes at so many events, or after half a second"),
+    NUMBER(KEY_SIZE, "transaction_max_bytes", transaction_max_bytes, "64MiB", 64 * KIB, GIB, "a transaction closes at so many bytes"),
     NUMBER(KEY_SIZE, "max_record_bytes", max_record_bytes, "1000000", 1000, 64 * MIB, "the topic's limit for a record with key and headers"),
 };
 const size_t ROUTE_KEY_COUNT = sizeof ROUTE_KEYS / sizeof *ROUTE_KEYS;

@@ -17,12 +17,14 @@
 #define TRANSACTION_MS 120000
 #define OPEN_MS 30000
 #define ASK_MS 10000 /* metadata, cluster id */
-#define QUEUE_FULL_MS 30000
-#define FLUSH_MS 30000
+#define QUEUE_FULL_MS 20000
+#define FLUSH_MS 30000      /* without a record delivered, */
+#define FLUSH_MOST_MS 60000 /* and with */
 #define COMMIT_MS 30000
 #define ABORT_MS 2000
 #define PURGE_MS 1000
 #define RETRY_MS 20             /* between our own repetitions */
+#define POLL_EVERY 16           /* records: what was delivered goes, and its memory with it */
 #define RETRY_BACKOFF_MS "1000" /* the doubt rule of the machine builds on it */
 #define LOG_PERIOD_MS 10000
 
@@ -36,6 +38,7 @@ struct producer {
     size_t topic_count;
     bool in_transaction; /* begun, and its commit not yet tried */
     /* since begin: */
+    uint64_t produced;
     bool transport_error;
     bool purged;                     /* records were dropped after an error of the transaction */
     rd_kafka_resp_err_t first_error; /* of a record, purges aside */
@@ -147,8 +150,7 @@ static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, uint
                                        sink_failure *why) {
     const route_config *route = it->options.route;
     char max_bytes[24], queue_kbytes[24], timeout_ms[24], batch_size[24];
-    uint64_t queue = 2 * (route->transaction_max_bytes / 1024) + 65536;
-    if (queue > 2097151) queue = 2097151; /* librdkafka's limit */
+    uint64_t queue = 32768 + 2 * (route->max_record_bytes / 1024);
     snprintf(max_bytes, sizeof max_bytes, "%llu", (unsigned long long)route->max_record_bytes);
     snprintf(queue_kbytes, sizeof queue_kbytes, "%llu", (unsigned long long)queue);
     snprintf(timeout_ms, sizeof timeout_ms, "%d", TRANSACTION_MS);
@@ -160,7 +162,8 @@ static rd_kafka_t *new_producer_handle(kafka_sink *it, producer *callbacks, uint
         {"batch.num.messages", "10000"},
         {"batch.size", NUMBER_TEXT(MACHINE_BATCH_BYTES)},
         {"message.max.bytes", max_bytes},
-        {"queue.buffering.max.messages", "500000"},
+        /* What of a transaction is in memory; it may be much larger. */
+        {"queue.buffering.max.messages", "50000"},
         {"queue.buffering.max.kbytes", queue_kbytes},
         {"reconnect.backoff.max.ms", "5000"},
         {NULL, NULL},
@@ -313,6 +316,7 @@ fault kafka_sink_partition_count(kafka_sink *it, const char *topic, int32_t *cou
 fault kafka_sink_begin(kafka_sink *it, sink_failure *why) {
     producer *with = it->current;
     rd_kafka_poll(with->rk, 0); /* what was reported before does not count */
+    with->produced = 0;
     with->transport_error = false;
     with->purged = false;
     with->first_error = RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -360,7 +364,10 @@ static fault produce(kafka_sink *it, const rd_kafka_vu_t *fields, size_t count, 
     int64_t deadline = 0;
     for (;;) {
         rd_kafka_error_t *error = rd_kafka_produceva(with->rk, fields, count);
-        if (!error) return FAULT_NONE;
+        if (!error) {
+            if (++with->produced % POLL_EVERY == 0) rd_kafka_poll(with->rk, 0);
+            return records_failed(with) ? failed_records(it, why) : FAULT_NONE;
+        }
         rd_kafka_resp_err_t code = rd_kafka_error_code(error);
         if (code != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
             rd_kafka_poll(with->rk, 0);
@@ -418,11 +425,18 @@ fault kafka_sink_produce_position(kafka_sink *it, const char *topic, int32_t par
     return produce(it, fields, sizeof fields / sizeof *fields, why);
 }
 
+static int64_t earlier(int64_t a, int64_t b) { return a < b ? a : b; }
+
 fault kafka_sink_flush(kafka_sink *it, sink_failure *why) {
     producer *with = it->current;
+    int64_t most = clock_monotonic_ms() + FLUSH_MOST_MS;
     int64_t deadline = clock_monotonic_ms() + FLUSH_MS;
+    int waiting = rd_kafka_outq_len(with->rk);
     while (rd_kafka_flush(with->rk, KAFKA_SINK_SLICE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR) {
         if (records_failed(with)) break;
+        int left = rd_kafka_outq_len(with->rk);
+        if (left < waiting) deadline = earlier(most, clock_monotonic_ms() + FLUSH_MS);
+        waiting = left;
         if (!kafka_sink_out_of_time(it->options.abandon, deadline)) continue;
         if (with->transport_error) return kafka_failed_time(why, "publishing");
         return kafka_failed(why, FAULT_STUCK, RD_KAFKA_RESP_ERR__TIMED_OUT,

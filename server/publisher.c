@@ -264,11 +264,18 @@ static fault outbox_unreadable(publisher *it, const failure *why) {
     return FAULT_HALT;
 }
 
+/* Asks the clock now and then only: a record takes about a microsecond. */
+static bool fill_time_over(uint64_t records, int64_t until_ms) {
+    return records % 256 == 255 && clock_monotonic_ms() >= until_ms;
+}
+
 static void fill(publisher *it, const machine_order *order, machine_event *event) {
     fault what = FAULT_NONE;
+    int64_t until_ms = clock_monotonic_ms() + order->fill_ms;
+    uint64_t records = 0;
     seek(it, order->from);
     while (!what && !event->filled.closed && it->reader_next <= order->upto &&
-           event->filled.bytes < order->bytes) {
+           event->filled.bytes < order->bytes && !fill_time_over(records++, until_ms)) {
         event_record record;
         failure why = {0};
         outcome got = store_reader_next(it->reader, &record, &why);

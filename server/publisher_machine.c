@@ -80,6 +80,12 @@ static bool fenced_often(publisher_machine *it, int64_t now_ms) {
            now_ms - it->fences_ms[it->fence_count % MACHINE_FENCES] <= MACHINE_FENCES_MS;
 }
 
+/* Perhaps they were more than these brokers take in time. */
+static void try_fewer(publisher_machine *it) {
+    uint64_t records = it->read - it->position;
+    if (records > 1) it->limit = (records + 1) / 2;
+}
+
 /* The one way out of every failure. */
 static machine_state give_up(publisher_machine *it, fault what, const char *text, int64_t now_ms) {
     const policy *rule = &POLICIES[what];
@@ -95,6 +101,7 @@ static machine_state give_up(publisher_machine *it, fault what, const char *text
     }
     explain(it, text, advice);
     raise_standing(it, standing);
+    if (it->state == M_FLUSHING) try_fewer(it);
     it->batch_bytes = 0; /* tried anew; it is found again soon */
     it->order.discard = what;
     it->order.wait_ms = pause_ms(it, rule);
@@ -417,6 +424,10 @@ static const transition TABLE[M_STATE_COUNT][EV_COUNT] = {
 };
 /* clang-format on */
 
+static int64_t fill_most_ms(const publisher_machine *it) {
+    return it->options.linger_ms > MACHINE_FILL_MS ? it->options.linger_ms : MACHINE_FILL_MS;
+}
+
 /* What the driver needs to know for the state just chosen. */
 static void complete_order(publisher_machine *it, int64_t now_ms) {
     machine_order *order = &it->order;
@@ -439,6 +450,7 @@ static void complete_order(publisher_machine *it, int64_t now_ms) {
         order->from = it->read + 1;
         order->upto = it->position + it->limit;
         order->bytes = it->options.max_bytes - it->bytes;
+        order->fill_ms = it->opened_ms + fill_most_ms(it) - now_ms;
         order->suspect = it->suspect_bytes;
         order->empty = it->read == it->position;
         break;

@@ -147,6 +147,7 @@ typedef struct machine_order {
     uint64_t from;    /* M_FILLING: the first sequence to read, */
     uint64_t upto;    /*   the last one, */
     uint64_t bytes;   /*   and stop when so many bytes were read, */
+    int64_t fill_ms;  /*   or after so long, */
     uint64_t suspect; /*   and have a record of so many bytes or more alone in the transaction */
     bool empty;       /*   (nothing was read for it yet) */
     uint64_t
@@ -175,6 +176,9 @@ typedef struct machine_options {
 #define MACHINE_STUCK 2
 #define MACHINE_BATCH_BYTES 1000000 /* of the producer, when the order says nothing else */
 #define MACHINE_IDLE_MS 1000        /* M_IDLE comes back this often, for the driver's chores */
+/* A transaction takes no more events when it has been open for so long: a large one pays once for
+ * what each of them costs, but its readers wait for its end. */
+#define MACHINE_FILL_MS 500
 
 /* Read the public part, touch nothing. */
 typedef struct publisher_machine {

@@ -110,7 +110,7 @@ event_store *store_new(const store_options *options) {
     return NULL;
 }
 
-outcome store_open(const store_options *options, event_store **out, failure *why) {
+static outcome open_once(const store_options *options, event_store **out, failure *why) {
     event_store *store = store_new(options);
     if (!store) return fail(why, ST_NO_MEMORY, "", "no memory for the store");
     outcome result = make_folder(store, why);
@@ -127,6 +127,16 @@ outcome store_open(const store_options *options, event_store **out, failure *why
     }
     *out = store;
     return ST_OK;
+}
+
+/*
+ * Damage is looked at twice: up to version 8.5.1 an iterator of RocksDB may pass over a table that
+ * it cannot open (no descriptor or memory left) and not say so
+ * (https://github.com/facebook/rocksdb/pull/11782), which looks as if records were missing.
+ */
+outcome store_open(const store_options *options, event_store **out, failure *why) {
+    outcome result = open_once(options, out, why);
+    return result == ST_CORRUPT ? open_once(options, out, why) : result;
 }
 
 void store_close(event_store *store) {

@@ -178,14 +178,19 @@ def streams(folder: Path, pairs: int, events: int) -> list[Figure]:
         with fresh_server(folder) as it:
             return load.run(it.target, "batch", 4, 16, events, 100)["per_s"]
 
+    def bare() -> float:
+        with echo(folder) as it:
+            return load.run(it.target, "stream", 4, 4096, events)["per_s"]
+
     def raw() -> float:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             said = run(str(PROGRAMS / "store_bench"), f"{own}/store", "raw", timeout=60).stdout
             return float(said.split("events/s")[0].split(":")[-1])
 
     over_raw = Figure("PublishStream over RocksDB's own synced batches of 1,000", "1/s", 0.5).run(stream, raw, pairs)
+    over_bare = Figure("PublishStream over a bare C-core stream", "1/s", 0.5).run(stream, bare, pairs)
     over_stream = Figure("PublishBatch of 100 over PublishStream", "1/s", 0.5).run(batches, stream, pairs)
-    return [over_raw, over_stream]
+    return [over_raw, over_bare, over_stream]
 
 
 def cpu(folder: Path, pairs: int, events: int) -> Figure:

@@ -103,8 +103,8 @@ static void defaults(void **state) {
     assert_int_equal(route->format, FORMAT_PROTOBUF);
     assert_int_equal(route->delivery, DELIVERY_EXACTLY_ONCE);
     assert_int_equal(route->linger_ms, 5);
-    assert_int_equal(route->transaction_max_events, 20000);
-    assert_int_equal(route->transaction_max_bytes, 16 << 20);
+    assert_int_equal(route->transaction_max_events, 100000);
+    assert_int_equal(route->transaction_max_bytes, 64 << 20);
     assert_int_equal(route->max_record_bytes, 1000000);
     assert_string_equal(loaded.routes[1].topic, "ingest.informative");
 }
@@ -341,7 +341,7 @@ static void routes(void **state) {
     assert_int_equal(loaded.routes[0].layout, LAYOUT_SPLIT);
     assert_int_equal(loaded.routes[0].linger_ms, 20);
     assert_int_equal(loaded.routes[0].max_record_bytes, 2 << 20);
-    assert_int_equal(loaded.routes[0].transaction_max_events, 20000);
+    assert_int_equal(loaded.routes[0].transaction_max_events, 100000);
     assert_string_equal(loaded.routes[1].topic, "ingest.logs");
     assert_int_equal(loaded.routes[1].delivery, DELIVERY_AT_LEAST_ONCE);
 

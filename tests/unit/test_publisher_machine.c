@@ -501,6 +501,39 @@ static void linger_waits_and_ends(void **state) {
     assert_int_equal(order->state, M_FLUSHING);
 }
 
+static void a_transaction_takes_events_for_so_long_only(void **state) {
+    (void)state;
+    settled_at(0);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->fill_ms, MACHINE_FILL_MS);
+    FILLED_TO(1, 1);
+    STEP(.kind = EV_AVAILABLE, .now_ms = 1002);
+    assert_int_equal(order->fill_ms, MACHINE_FILL_MS - 2);
+    STEP(.kind = EV_FILLED, .now_ms = 1000 + MACHINE_FILL_MS,
+         .filled = {.last_sequence = 30, .event_sequence = 30, .events = 29});
+    assert_int_equal(order->state, M_FLUSHING); /* though there may be more */
+}
+
+/* Else brokers that are too slow for what fits into one transaction would never take any. */
+static void a_flush_that_runs_out_of_time_is_tried_with_fewer(void **state) {
+    (void)state;
+    settled_at(10);
+    to_flush(74, 64, 100, false);
+    FAIL(FAULT_STUCK);
+    STEP(.kind = EV_TIME);
+    SETTLED_AT(10);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 42);
+    FILLED_TO(42, 32);
+    STEP(.kind = EV_FLUSHED);
+    COMMITTED(1, false);
+    STEP(.kind = EV_AVAILABLE);
+    STEP(.kind = EV_BEGUN);
+    assert_int_equal(order->upto, 106); /* and grows again */
+}
+
 static void undeclared_pairs_halt_with_a_report(void **state) {
     (void)state;
     int undeclared = 0;
@@ -704,6 +737,8 @@ int main(void) {
         cmocka_unit_test(a_topic_that_takes_less_than_before_is_learned_anew),
         cmocka_unit_test(a_full_budget_does_not_hold_up_the_tombstones),
         cmocka_unit_test(linger_waits_and_ends),
+        cmocka_unit_test(a_transaction_takes_events_for_so_long_only),
+        cmocka_unit_test(a_flush_that_runs_out_of_time_is_tried_with_fewer),
         cmocka_unit_test(undeclared_pairs_halt_with_a_report),
         cmocka_unit_test(poisons_that_come_together_take_few_transactions),
     };
