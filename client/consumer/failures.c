@@ -10,7 +10,7 @@
 #include "client/consumer/driver.h"
 #include "storage/clock.h"
 
-enum { ASK_MS = 2000 };
+enum { ASK_MS = 2000, LOCK_MS = 500 };
 
 /* next_attempt_ms of a FAILED_HELD: a copy, or what it will be when its record is done. */
 enum { A_COPY = 0, MOVES_GIVEN_UP = -1 };
@@ -350,10 +350,23 @@ void failures_turn(consumer *it) {
 
 /* ---- opening --------------------------------------------------------------------------------- */
 
+/* A consumer that was killed may have left a child that has not come to its exec, and until then
+ * has all that was open: the lock is waited for. */
+static outcome open_store(consumer *it, const failed_limits *limits, failure *why) {
+    const char *folder = it->settings.options.data_dir;
+    const struct timespec pause = {.tv_nsec = 10 * 1000000};
+    const int64_t until_ms = clock_monotonic_ms() + LOCK_MS;
+    outcome result;
+    while ((result = failed_store_open(folder, limits, &it->store, why)) == ST_UNAVAILABLE &&
+           clock_monotonic_ms() < until_ms)
+        (void)nanosleep(&pause, NULL);
+    return result;
+}
+
 outcome failures_open(consumer *it, failure *why) {
     const failed_limits limits = {.max_events = it->settings.options.failed_max_events,
                                   .max_bytes = it->settings.options.failed_max_bytes,
                                   .reserve_free_bytes = FAILED_RESERVE_FREE};
     it->doubtful = true; /* until failures_settle has asked Kafka */
-    return failed_store_open(it->settings.options.data_dir, &limits, &it->store, why);
+    return open_store(it, &limits, why);
 }

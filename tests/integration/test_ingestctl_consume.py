@@ -22,7 +22,7 @@ from harness.tools import run
 
 INGESTCTL = str(BUILD / "release/ingestctl")
 EFFECTS = 8  # of create_user
-USAGE, CONFIG = 64, 78
+USAGE, IO_ERROR = 64, 74
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def test_kills(server, kafka, client, consume, tmp_path):
     ids = events(client, it, 40)
     command = f'sleep 0.01; echo "$INGEST_IDEMPOTENCY_KEY" >> {shlex.quote(str(log))}'
     chance, kills = random.Random(), 0
-    one = consume([it.transactions], command)
+    one = consume([it.transactions], command, "--set=group.instance.id=one")
     while len(set(lines(log))) < len(ids) * EFFECTS:
-        time.sleep(chance.uniform(0.3, 1.5))
+        time.sleep(chance.uniform(0.5, 2.0))
         if not one.running:
             pytest.fail(one.tail(40))
         one.kill()
@@ -133,4 +133,4 @@ def test_bad_options(tmp_path):
     assert "--data-dir is required" in said("--group=g", "--", "true", expect=USAGE)
     assert "not a number from 1 to 256" in said("--group=g", folder, "--workers=0", "--", "true", expect=USAGE)
     assert "group.id is not to be set" in said("--group=g", folder, "--set=group.id=x", "--", "true", expect=USAGE)
-    assert "catalogue" in said("--group=g", folder, "--catalogue=/nowhere", "--", "true", expect=USAGE)
+    assert "catalogue: /nowhere" in said("--group=g", folder, "--catalogue=/nowhere", "--", "true", expect=IO_ERROR)
