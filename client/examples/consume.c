@@ -10,7 +10,7 @@ static ingest_consumer *consumer;
 
 static void on_signal(int number) {
     (void)number;
-    ingest_consumer_stop(consumer, 10000);
+    ingest_consumer_stop(consumer, 10000); // NOLINT(bugprone-signal-handler): it may be called here
 }
 
 static ingest_verdict print(void *arg, const ingest_effect *effect, ingest_trouble *trouble) {

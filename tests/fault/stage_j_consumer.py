@@ -70,7 +70,7 @@ class Group:
 
     def __init__(self, it: Torture, folder: Path, kafka: KafkaCluster, round: Round):
         self.it, self.log = it, folder / "effects.log"
-        options = {"log": self.log, "delay_us": 1000, "workers": 3, **round.options}
+        options = {"log": self.log, "delay_us": 1000, "workers": 3, "catalogue": it.folder / "catalogue.tsv", **round.options}
         self.members = [
             Member(folder / f"member-{n}", kafka.bootstrap, ",".join(round.topics), "g", it.program("consumer_driver"), **options)
             for n in range(MEMBERS)

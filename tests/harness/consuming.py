@@ -62,7 +62,8 @@ class Member:
         self.process.kill()
 
     def stop(self) -> None:
-        """SIGTERM: it leaves the group, and ends with 0."""
+        """SIGTERM, once it listens to that: it leaves the group, and ends with 0."""
+        wait_for(self.stats.exists, "the member to be up")
         code = self.process.terminate(40)
         assert code == 0, f"a member ended with {code}:\n{self.log()}"  # not 0 if a sanitizer found something
 
