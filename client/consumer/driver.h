@@ -17,8 +17,8 @@
 #include "client/consumer/control.h"
 #include "client/consumer/groups.h"
 #include "client/consumer/identities.h"
-#include "client/consumer/mailbox.h"
 #include "client/consumer/joining.h"
+#include "client/consumer/mailbox.h"
 #include "client/consumer/retries.h"
 #include "client/consumer/settings.h"
 #include "client/consumer/window.h"
@@ -73,7 +73,7 @@ struct ingest_consumer {
     bool stuck; /* rk does not come to its end, and is not waited for */
     control *control;
     joining joining;      /* librdkafka's threads, too */
-    mailbox mailbox;          /* any thread */
+    mailbox mailbox;      /* any thread */
     counters counters;    /* any thread */
     atomic_bool stopping; /* any thread */
     _Atomic uint32_t grace_ms;

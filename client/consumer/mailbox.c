@@ -14,7 +14,7 @@ void mailbox_destroy(mailbox *it) {
 }
 
 outcome mailbox_ask(void *arg, control_change change, const uint64_t *numbers, size_t count,
-                  uint64_t *done, failure *why) {
+                    uint64_t *done, failure *why) {
     mailbox *it = arg;
     const uint64_t one = 1;
     mailbox_request request = {.change = change, .numbers = numbers, .count = count};

@@ -32,7 +32,7 @@ void mailbox_destroy(mailbox *it);
 
 /* For control_hooks; `arg` is the mailbox. ST_STOPPING while it is closed. */
 outcome mailbox_ask(void *arg, control_change change, const uint64_t *numbers, size_t count,
-                  uint64_t *done, failure *why);
+                    uint64_t *done, failure *why);
 
 /* ---- the driver's side */
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -21,7 +22,7 @@ def commands() -> list[str]:
     """Those of the tools, each with all its lines: to where its quotes are closed and no backslash ends the line."""
     found, open_command = [], ""
     for line in SHELL.splitlines():
-        if open_command or (line.startswith(("grpcurl ", "kcat ", "ingestctl ")) and not line.startswith("ingestctl store")):
+        if open_command or (line.startswith(("grpcurl ", "kcat ", "ingestctl ")) and not line.startswith(("ingestctl store", "ingestctl consume", "ingestctl failed"))):
             open_command += line + "\n"
             if open_command.count("'") % 2 == 0 and not line.endswith("\\"):
                 found.append(open_command)
@@ -60,6 +61,24 @@ def test_every_command_in_order(trial):
     status = next(text for command, text in said.items() if "GetEventStatus" in command)
     assert re.search("PENDING|PUBLISHED", status)
     assert "2 stored" in next(text for command, text in said.items() if command.startswith("ingestctl publish"))
+
+
+def test_a_command_consumes(server, kafka, client, tmp_path):
+    """The lines as printed, until ^C."""
+    [consume, failed] = re.findall(r"^(ingestctl (?:consume.*?ends it|failed.*?))$", SHELL, re.M | re.S)
+    it, file, folder = server(kafka), tmp_path / "kafka-address", tmp_path / "scripts"
+    file.write_text(kafka.bootstrap)
+    client(it).publish(transaction("block_user", id="b-1", data={"n": 1}), PUBLISHED)
+    addresses = {"build/trial/kafka-address": str(file), "/tmp/scripts": str(folder), "--group": f"--topic {it.transactions} --group"}
+    words = consume
+    for old, new in addresses.items():
+        words = words.replace(old, new)
+    one = Process(["bash", "-c", "exec " + words], tmp_path / "consume.log", {"PATH": f"{BUILD / 'release'}:{os.environ['PATH']}"})
+    one.start()
+    wait_for(lambda: one.log.read_text().count('tests/b-1/0/') == 2, "both effects", 60)
+    assert 'tests/b-1/0/index/user: {"n":1}' in one.log.read_text()
+    assert "CODE" in shell(failed, addresses)
+    assert one.terminate(20) == 0
 
 
 def test_the_configuration_shown_is_accepted(tmp_path):
