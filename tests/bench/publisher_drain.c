@@ -100,11 +100,12 @@ int main(int argc, char **argv) {
     uint32_t number;
 
     log_setup(LOG_INFO, LOG_LOGFMT);
-    *route = (route_config){.name = "transactions",
-                            .linger_ms = 5,
-                            .transaction_max_events = argc > 6 ? strtoul(argv[6], NULL, 10) : 100000,
-                            .transaction_max_bytes = 64 << 20,
-                            .max_record_bytes = 1000000};
+    *route =
+        (route_config){.name = "transactions",
+                       .linger_ms = 5,
+                       .transaction_max_events = argc > 6 ? strtoul(argv[6], NULL, 10) : 100000,
+                       .transaction_max_bytes = 64 << 20,
+                       .max_record_bytes = 1000000};
     snprintf(route->topic, sizeof route->topic, "%s", argv[3]);
     snprintf(all.kafka.positions_topic, sizeof all.kafka.positions_topic, "ingest.positions");
     snprintf(all.kafka.brokers, sizeof all.kafka.brokers, "%s", argv[2]);
