@@ -16,7 +16,7 @@
 
 typedef struct named_handler {
     ingest_effect_kind kind;
-    char *name; /* owned; NULL: all of INGEST_ANY */
+    char *name; /* owned; NULL: all of the kind that have none of their own */
     ingest_handler handler;
     void *arg;
 } named_handler;
@@ -30,7 +30,9 @@ static const named_handler *find_handler(const struct handlers *all, ingest_effe
                                          const char *name) {
     for (size_t i = 0; i < all->count; i++) {
         const named_handler *one = &all->items[i];
-        if (one->kind == kind && (kind == INGEST_ANY || strcmp(one->name, name) == 0)) return one;
+        const bool named = one->name && name;
+        if (one->kind == kind && (named ? strcmp(one->name, name) == 0 : one->name == name))
+            return one;
     }
     return NULL;
 }
@@ -38,11 +40,11 @@ static const named_handler *find_handler(const struct handlers *all, ingest_effe
 bool ingest_consumer_handle(ingest_consumer *it, ingest_effect_kind kind, const char *name,
                             ingest_handler handler, void *arg) {
     struct handlers *all = it->handlers;
-    if ((kind != INGEST_ANY && !name) || find_handler(all, kind, name)) return false;
+    if ((kind == INGEST_ANY && name) || find_handler(all, kind, name)) return false;
     named_handler *moved = realloc(all->items, (all->count + 1) * sizeof *moved);
-    char *copy = kind == INGEST_ANY ? NULL : strdup(name);
+    char *copy = name ? strdup(name) : NULL;
     if (moved) all->items = moved;
-    if (!moved || (kind != INGEST_ANY && !copy)) abort(); /* as librdkafka does */
+    if (!moved || (name && !copy)) abort(); /* as librdkafka does */
     all->items[all->count++] = (named_handler){kind, copy, handler, arg};
     return true;
 }
@@ -50,6 +52,7 @@ bool ingest_consumer_handle(ingest_consumer *it, ingest_effect_kind kind, const 
 static bool bind_one(const void *arg, effect *one) {
     const struct handlers *all = arg;
     const named_handler *found = find_handler(all, one->kind, one->name);
+    if (!found) found = find_handler(all, one->kind, NULL);
     if (!found) found = find_handler(all, INGEST_ANY, NULL);
     if (!found) return false;
     one->handler = found->handler;

@@ -18,6 +18,7 @@
  * options.data_dir = "/var/lib/profiles";
  * ingest_consumer *consumer = ingest_consumer_open(&options, &error);
  * ingest_consumer_handle(consumer, INGEST_TABLE, "user", put, users);
+ * ingest_consumer_handle(consumer, INGEST_INDEX, NULL, put, indexes);
  * ingest_consumer_handle(consumer, INGEST_ANY, NULL, put, rest);
  * ingest_status ended = ingest_consumer_run(consumer, &error);
  * ingest_consumer_close(consumer);
@@ -195,8 +196,9 @@ INGEST_API void ingest_consumer_options_init(ingest_consumer_options *options);
 INGEST_API ingest_consumer *ingest_consumer_open(const ingest_consumer_options *options,
                                                  ingest_error *error);
 
-/** Names the handler of an effect; INGEST_ANY with NULL: of all that have none. Only before `run`.
- * False: there is one already. */
+/** Names the handler of an effect. With NULL as name: of all effects of the kind that have none of
+ * their own; with INGEST_ANY and NULL: of all that have none at all. Only before `run`. False:
+ * there is one already. */
 INGEST_API bool ingest_consumer_handle(ingest_consumer *consumer, ingest_effect_kind kind,
                                        const char *name, ingest_handler handler, void *arg);
 
