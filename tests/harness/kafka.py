@@ -40,7 +40,8 @@ def java(*arguments: str) -> list[str]:
     """A command line that runs one of Kafka's classes."""
     assert TOOLS.joinpath("kafka").is_dir(), "Kafka's jars are missing: run script/deps"
     logging = f"-Dlog4j2.configurationFile={ROOT / 'tests/kafka/log4j2.properties'}"
-    return [tool("java"), *JVM, logging, "-cp", f"{TOOLS / 'kafka'}/*", *arguments]
+    libraries = f"-Djava.io.tmpdir={tempfile.gettempdir()}"  # where lz4's and snappy's are unpacked, and stay after a kill
+    return [tool("java"), *JVM, logging, libraries, "-cp", f"{TOOLS / 'kafka'}/*", *arguments]
 
 
 class KafkaCluster:

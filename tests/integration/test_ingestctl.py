@@ -350,7 +350,7 @@ def commands() -> list[list[str]]:
 
 
 def test_help_manual_and_completion(tmp_path):
-    assert len(commands()) == 18
+    assert len(commands()) == 19
     manual = tmp_path / "ingestctl.1"
     manual.write_text(ctl("--man").stdout)
     checked = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(manual))
