@@ -53,7 +53,7 @@ class Store:
     def __init__(self, name: str):
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.port, self.inner_port = free_port(), free_port()
-        self.process = Process([tool("java"), *JVM, *self.command()], self.folder / "log")
+        self.process = Process([tool("java"), *JVM, f"-Djava.io.tmpdir={self.folder}", *self.command()], self.folder / "log")
 
     def command(self) -> list[str]:
         raise NotImplementedError
