@@ -308,6 +308,20 @@ static void bump(_Atomic uint64_t *counter) { /* this thread is the only writer 
     atomic_store_explicit(counter, value + 1, memory_order_relaxed);
 }
 
+/* There is room for another. */
+static void stream_ended(rpc_queue *queue) {
+    queue->live_streams--;
+    if (queue->held_back_count == 0 ||
+        atomic_load_explicit(&queue->server->draining, memory_order_acquire))
+        return;
+    size_t method = 0;
+    while (queue->held_back[method] == 0)
+        method++;
+    queue->held_back[method]--;
+    queue->held_back_count--;
+    rpc_call_arm(queue, method);
+}
+
 static void call_end(rpc_call *call) {
     int code = call->cancelled ? GRPC_STATUS_CANCELLED : call->code;
     bump(&call->queue->counters[call->index].by_code[code]);
@@ -316,6 +330,7 @@ static void call_end(rpc_call *call) {
     grpc_slice_buffer_reset_and_unref(&call->out.data.raw.slice_buffer);
     grpc_slice_buffer_reset_and_unref(&call->outbox);
     atomic_fetch_sub_explicit(&call->queue->server->live_calls, 1, memory_order_relaxed);
+    if (is_stream(call)) stream_ended(call->queue);
     call_release(call);
 }
 
@@ -461,6 +476,19 @@ static void deliver_first(rpc_call *call) {
     call->method->on_message(call, inbox_put(call, payload));
 }
 
+/* One like this one may come. A queue with streams enough leaves the next ones to an extra queue.
+ */
+static void rearm(const rpc_call *call) {
+    rpc_queue *queue = call->queue;
+    if (atomic_load_explicit(&queue->server->draining, memory_order_acquire)) return;
+    if (!is_stream(call) || queue->extra || queue->live_streams < RPC_SHARED_STREAMS) {
+        rpc_call_arm(queue, call->index);
+    } else {
+        queue->held_back[call->index]++;
+        queue->held_back_count++;
+    }
+}
+
 static void on_new(void *of, bool ok) {
     rpc_call *call = of;
     rpc_queue *queue = call->queue;
@@ -469,8 +497,8 @@ static void on_new(void *of, bool ok) {
         call_release(call);
         return;
     }
-    if (!atomic_load_explicit(&server->draining, memory_order_acquire))
-        rpc_call_arm(queue, call->index);
+    if (is_stream(call)) queue->live_streams++;
+    rearm(call);
     call_begin(call);
     bump(&queue->counters[call->index].started);
     uint64_t others = atomic_fetch_add_explicit(&server->live_calls, 1, memory_order_relaxed);

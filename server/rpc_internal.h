@@ -18,12 +18,13 @@
 #include "server/rpc.h"
 
 enum {
-    RPC_CODES = 17,        /* gRPC status codes, 0 to 16 */
-    RPC_CACHE_LINE = 64,   /* bytes */
-    RPC_ARMED_CALLS = 16,  /* kept waiting per method and queue; measured: 8 to 16 cost least */
-    RPC_ARMED_UNKNOWN = 8, /* the same for methods that nobody registered */
-    RPC_RETRY_MS = 1000,   /* hint to callers refused for max_calls */
-    RPC_FREE_CALLS = 2048, /* kept per queue for reuse; more go back to malloc */
+    RPC_CODES = 17,           /* gRPC status codes, 0 to 16 */
+    RPC_CACHE_LINE = 64,      /* bytes */
+    RPC_ARMED_CALLS = 16,     /* kept waiting per method and queue; measured: 8 to 16 cost least */
+    RPC_ARMED_UNKNOWN = 8,    /* the same for methods that nobody registered */
+    RPC_RETRY_MS = 1000,      /* hint to callers refused for max_calls */
+    RPC_FREE_CALLS = 2048,    /* kept per queue for reuse; more go back to malloc */
+    RPC_SHARED_STREAMS = 256, /* of a queue that has unary calls, too */
 };
 
 /* What the completion queue hands back: who wants to know, and how to tell them. */
@@ -41,12 +42,16 @@ typedef struct rpc_queue {
     rpc_server *server;
     grpc_completion_queue *core;
     pthread_t thread;
+    bool extra; /* only for streams beyond RPC_SHARED_STREAMS; it does not poll the network */
 
     /* The queue's thread only. */
     rpc_call *free_calls; /* owned; linked by `next` */
     uint32_t free_count;
     uint64_t outstanding;   /* calls armed or live; 0 while draining: the queue is idle for good */
     rpc_counters *counters; /* owned; by method, the last for unknown ones; others read */
+    uint32_t live_streams;
+    uint32_t held_back_count; /* calls of streams that are not armed, as there are so many */
+    uint32_t *held_back;      /* owned; by method */
 
     /* Live streams, so that a drain finds them. Order: this mutex, then a call's. */
     pthread_mutex_t streams_mutex;
@@ -60,7 +65,8 @@ struct rpc_server {
     void **registered; /* owned; the core's handle of each method */
     grpc_server *core;
     int port;
-    rpc_queue *queues; /* owned; options.threads of them */
+    rpc_queue *queues; /* owned; options.threads, and as many extra ones */
+    uint32_t queue_count;
     rpc_tag shutdown_tag;
 
     pthread_mutex_t mutex;
