@@ -5,7 +5,7 @@
  *   worker BROKERS GROUP DIRECTORY http://INDEX_HOST:PORT TABLE_HOST:PORT TOPIC... [NAME=VALUE...]
  *
  * NAME=VALUE is for librdkafka; with a group.instance.id that lasts, such as its pod's name, a
- * member that comes back has its partitions at once.
+ * member that comes back has its partitions at once (but see `properties` in ingest/consumer.h).
  *
  * Every write is idempotent (document_index.h, table_store.h), so an effect that is run again after
  * a crash does no harm. ^C ends it: what runs comes to its end, and is recorded.

@@ -163,7 +163,12 @@ typedef struct ingest_consumer_options {
     /** More for librdkafka (security.protocol …): name, value, …, NULL. Those that the promise
      * rests on are refused: group.id, enable.auto.commit, isolation.level, auto.offset.reset,
      * partition.assignment.strategy, enable.auto.offset.store, enable.partition.eof, and debug
-     * and log.queue, as it listens to librdkafka's log. */
+     * and log.queue, as it listens to librdkafka's log.
+     *
+     * With group.instance.id (a static member, KIP-345) a member that comes back within its
+     * session.timeout.ms gets what it had, without a rebalance. librdkafka does not ask whether
+     * that is still all: a topic or a partition that was made while it was away waits for the next
+     * rebalance. So its topics should be there when such a member is first started. */
     const char *const *properties;
 
     uint32_t workers;       /**< threads that run handlers; default 4, at most 256 */
