@@ -3,9 +3,9 @@
  * threads; a service is a table of methods whose handlers are plain functions. This header is all
  * that handlers see of gRPC.
  *
- * Threads: `threads` rpc threads poll, decode frames and run the handlers, and as many serve streams
- * where there are hundreds; handlers must not block.
- * rpc_send, rpc_reply and rpc_fail may be called from any thread (the committer's, for instance).
+ * Threads: `threads` rpc threads poll, decode frames and run the handlers, and as many serve
+ * streams where there are hundreds; handlers must not block. rpc_send, rpc_reply and rpc_fail may
+ * be called from any thread (the committer's, for instance).
  *
  * Life of a call: on_message begins it (unary: called exactly once). From the first callback on the
  * call is the handler's until it calls rpc_reply or rpc_fail, exactly once, even when the client
