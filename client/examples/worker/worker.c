@@ -25,8 +25,8 @@ static ingest_consumer *consumer;
 
 static void on_signal(int number) {
     (void)number;
-    ingest_consumer_stop(consumer,
-                         GRACE_MS); // NOLINT(bugprone-signal-handler): it may be called here
+    // NOLINTNEXTLINE(bugprone-signal-handler): it may be called here
+    ingest_consumer_stop(consumer, GRACE_MS);
 }
 
 static ingest_verdict tell(void *arg, const ingest_effect *effect, ingest_trouble *trouble) {
