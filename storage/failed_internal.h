@@ -13,6 +13,7 @@ enum { NUMBER_KEY_SIZE = 8, DUE_KEY_SIZE = 16 };
 
 /* Kept in one value of FAILED_META, written with each batch. */
 typedef struct failed_counters {
+    uint64_t store; /* failed_store_id; never 0 */
     uint64_t next_number;
     uint64_t events;
     uint64_t bytes;

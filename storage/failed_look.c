@@ -180,6 +180,8 @@ outcome failed_store_next(const failed_store *store, uint64_t *number, int64_t *
     return result;
 }
 
+uint64_t failed_store_id(const failed_store *store) { return store->staged.store; }
+
 void failed_store_figures(const failed_store *store, failed_figures *out) {
     failed_store *self = (failed_store *)store; /* for the lock */
     (void)pthread_mutex_lock(&self->lock);

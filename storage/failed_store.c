@@ -12,8 +12,10 @@
 #include "storage/folder.h"
 #include "storage/store_db.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -22,10 +24,11 @@
 /* To change the layout of anything here or in a record: raise it, and convert at the opening. */
 #define STORE_FORMAT 1
 
-enum { CRC_AT = 1, BODY_AT = 5, COUNTERS_SIZE = BODY_AT + 6 * 8 };
+enum { CRC_AT = 1, BODY_AT = 5, COUNTERS_SIZE = BODY_AT + 7 * 8 };
 
 static void counters_encode(const failed_counters *counters, uint8_t out[COUNTERS_SIZE]) {
-    uint8_t *at = put_le64(out + BODY_AT, counters->next_number);
+    uint8_t *at = put_le64(out + BODY_AT, counters->store);
+    at = put_le64(at, counters->next_number);
     at = put_le64(at, counters->events);
     at = put_le64(at, counters->bytes);
     for (int i = FAILED_WAITING; i <= FAILED_HELD; i++)
@@ -45,6 +48,7 @@ outcome failed_counters_decode(const char *directory, bytes value, failed_counte
             crc32c_extend(0, value.data + BODY_AT, COUNTERS_SIZE - BODY_AT))
         return fail(why, ST_CORRUPT, "counters", "%s: the counters are damaged", directory);
     decoder in = decoder_of(bytes_of(value.data + BODY_AT, COUNTERS_SIZE - BODY_AT));
+    counters->store = take_le64(&in);
     counters->next_number = take_le64(&in);
     counters->events = take_le64(&in);
     counters->bytes = take_le64(&in);
@@ -111,6 +115,13 @@ static outcome write_staged(failed_store *store, failure *why) {
     return result;
 }
 
+static outcome make_id(failed_store *store, failure *why) {
+    while (store->staged.store == 0)
+        if (getrandom(&store->staged.store, sizeof store->staged.store, 0) < 0)
+            return fail(why, ST_IO, "", "no random numbers: %s", strerror(errno));
+    return ST_OK;
+}
+
 static outcome load(failed_store *store, failure *why) {
     char *value;
     size_t len;
@@ -118,6 +129,7 @@ static outcome load(failed_store *store, failure *why) {
     if (result == ST_NOT_FOUND) {
         store->staged.next_number = 1;
         result = check_empty(store, why);
+        if (result == ST_OK) result = make_id(store, why);
         return result == ST_OK ? write_staged(store, why) : result;
     }
     if (result != ST_OK) return result;

@@ -106,5 +106,7 @@ MUST_CHECK outcome failed_store_next(const failed_store *store, uint64_t *number
                                      int64_t *next_attempt_ms, failure *why);
 /* As of the last write. */
 void failed_store_figures(const failed_store *store, failed_figures *out);
+/* The store's own number: random, made with it. A copy of its folder has the same. */
+uint64_t failed_store_id(const failed_store *store);
 
 #endif

@@ -57,9 +57,10 @@ static rd_kafka_topic_partition_list_t *make_list(consumer *it) {
         rd_kafka_topic_partition_t *item =
             rd_kafka_topic_partition_list_add(list, one->topic, one->number);
         item->offset = window_offset(&one->window);
-        item->metadata_size = window_text(&one->window, effects_crc(it->effects), text);
-        item->metadata = item->metadata_size ? strdup(text) : NULL;
-        if (item->metadata_size && !item->metadata) abort(); /* as librdkafka does */
+        item->metadata_size =
+            window_text(&one->window, effects_crc(it->effects), &one->moves, text);
+        item->metadata = strdup(text);
+        if (!item->metadata) abort(); /* as librdkafka does */
         one->dirty = false;
     }
     return list;

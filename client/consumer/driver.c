@@ -220,7 +220,9 @@ static void each_second(consumer *it) {
 }
 
 static bool at_rest(const consumer *it) {
-    if (it->committing || it->running > 0 || it->lists[JOB_STORING].count > 0) return false;
+    if (it->committing || it->running > 0 || it->lists[JOB_STORING].count > 0 ||
+        it->lists[JOB_MOVING].count > 0)
+        return false;
     for (const partition *one = it->partitions; one; one = one->next)
         if (one->dirty) return false;
     return true;

@@ -44,6 +44,7 @@ typedef struct partition {
     rd_kafka_queue_t *queue;
     window window;
     progress found;    /* at the assignment */
+    moves moves;       /* to our store, and of others that have not come back */
     int64_t committed; /* at the assignment: what is before it, is read for its identities only */
     bool dirty;        /* there is something to commit */
     bool ending;       /* going: nothing begins any more */

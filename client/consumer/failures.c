@@ -1,9 +1,10 @@
 /*
  * Events that could not be finished. With INGEST_KEY_PASSES such an event moves to the store: it is
- * put there as FAILED_HELD, synced, then its record is committed as done, and only then it is
- * FAILED_WAITING or FAILED_GIVEN_UP there. So wherever it ends in between, Kafka tells who has the
- * event: see failures_settle. With INGEST_KEY_WAITS it keeps its place, and the store shows a copy
- * of it (FAILED_HELD, too) once it is given up. What the store has is tried again by retrying.c.
+ * put there as FAILED_HELD, synced, then its record is committed as done and as moved (moves.h),
+ * and only then it is FAILED_WAITING or FAILED_GIVEN_UP there. So wherever it ends in between,
+ * Kafka tells who has the event: see failures_settle. With INGEST_KEY_WAITS it keeps its place, and
+ * the store shows a copy of it (FAILED_HELD, too) once it is given up. What the store has is tried
+ * again by retrying.c.
  */
 #include <stdlib.h>
 
@@ -186,6 +187,25 @@ void failures_progress(consumer *it, job *one) {
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
+/* Its record is committed as done, and as moved. */
+static void move(consumer *it, job *one) {
+    if (moves_add(&one->partition->moves, one->offset, failed_store_id(it->store)))
+        running_finish(it, one);
+    else
+        running_set_state(it, one, JOB_MOVING);
+}
+
+/* The store knows what has moved: Kafka may forget it, and others may move. */
+static void go_on_moving(consumer *it) {
+    bool dropped = false;
+    for (partition *one = it->partitions; one; one = one->next) {
+        if (!moves_drop_known(&one->moves)) continue;
+        one->dirty = dropped = true;
+    }
+    for (size_t left = dropped ? it->lists[JOB_MOVING].count : 0; left > 0; left--)
+        move(it, job_list_first(&it->lists[JOB_MOVING]));
+}
+
 /* It is on the disk. */
 static void go_on(consumer *it, job *one) {
     if (!one->partition && one->final)
@@ -195,7 +215,7 @@ static void go_on(consumer *it, job *one) {
     else if (keeps_its_place(it, one))
         running_set_state(it, one, JOB_HELD);
     else
-        running_finish(it, one);
+        move(it, one);
 }
 
 void failures_write(consumer *it) {
@@ -207,6 +227,7 @@ void failures_write(consumer *it) {
         driver_end(it, result, "failed events", "%s", why.reason);
         return;
     }
+    go_on_moving(it);
     for (size_t left = it->lists[JOB_STORING].count; left > 0; left--)
         go_on(it, job_list_first(&it->lists[JOB_STORING]));
 }
@@ -233,6 +254,7 @@ void failures_moved(consumer *it, const job *one) {
     const outcome result = failed_store_get(it->store, one->stored, promote, it, &why);
     if (result != ST_OK && result != ST_NOT_FOUND) /* discarded meanwhile */
         driver_end(it, result, "failed events", "%s", why.reason);
+    moves_known(&one->partition->moves, one->offset, failed_store_id(it->store));
 }
 
 typedef struct settling {
@@ -262,18 +284,23 @@ static const rd_kafka_topic_partition_t *ask_place(settling *of, const char *top
     return known;
 }
 
-/* Whether the group has the record as done. What the group knows nothing of, nobody will run. */
-static bool is_done(const rd_kafka_topic_partition_t *at, int64_t offset) {
+/* Whether the record's event is the store's, by what the group has committed: it moved, or it is
+ * done and nobody can tell how. Else it was run by others, or will be. What the group knows nothing
+ * of, nobody will run. */
+static bool has_moved(const rd_kafka_topic_partition_t *at, int64_t offset, uint64_t store) {
     progress found;
     failure why;
-    if (at->offset < 0 || offset < at->offset) return true;
-    if (progress_parse(bytes_of(at->metadata, at->metadata_size), &found, &why) != ST_OK)
-        return false;
-    return progress_state(&found, (uint64_t)(offset - at->offset)) == PROGRESS_DONE;
+    if (at->offset < 0) return true;
+    const bytes text = bytes_of(at->metadata, at->metadata_size);
+    if (progress_parse(text, &found, &why) != ST_OK || !found.ours) return offset < at->offset;
+    if (moves_has(&found.moves, offset, store)) return true;
+    const bool done = offset < at->offset ||
+                      progress_state(&found, (uint64_t)(offset - at->offset)) == PROGRESS_DONE;
+    return done && offset < found.moves.unsure_below;
 }
 
 static bool is_under_way(const consumer *it, uint64_t number) {
-    const job_state states[] = {JOB_STORING, JOB_RECORDING, JOB_HELD};
+    const job_state states[] = {JOB_STORING, JOB_MOVING, JOB_RECORDING, JOB_HELD};
     for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
         const job_list *list = &it->lists[states[i]];
         for (const job *one = job_list_first(list); one; one = job_list_next(list, one))
@@ -303,7 +330,7 @@ static bool settle_one(void *arg, const failed_record *record) {
     const rd_kafka_topic_partition_t *at = ask_place(of, topic, record->partition);
     of->silent = !at;
     if (!at) return false;
-    if (is_done(at, record->offset))
+    if (has_moved(at, record->offset, failed_store_id(of->it->store)))
         promote(of->it, record);
     else
         remove_stored(of->it, record->number);

@@ -19,6 +19,7 @@ typedef enum job_state {
     JOB_BLOCKED,   /* could begin, but for want of room in the text of progress */
     JOB_RECORDING, /* goes on when what was done is committed */
     JOB_STORING,   /* goes on when it is on the disk */
+    JOB_MOVING,    /* it is, and goes on when there is room among the partition's moves */
     JOB_BACKOFF,   /* until due_ms */
     JOB_HELD,      /* given up; it keeps its place until somebody decides */
     JOB_FAILING,   /* has to go to the store, which had no room */

@@ -102,13 +102,18 @@ static int64_t choose_offset(consumer *it, const partition_item *committed, int6
     return low;
 }
 
-/* What was committed with the offset; nothing when it is not that offset's. */
+/* What was committed with the offset. Where we do not begin with that, or others committed it,
+ * nobody can tell what moved before. */
 static bool take_progress(consumer *it, partition *to, const partition_item *committed) {
     failure why;
     progress *found = &to->found;
     const bool same = to->committed == committed->offset;
-    const bytes text = bytes_of(committed->metadata, same ? committed->metadata_size : 0);
+    const bytes text = bytes_of(committed->metadata, committed->metadata_size);
     const outcome result = progress_parse(text, found, &why);
+    to->moves = found->moves;
+    moves_drop_store(&to->moves, failed_store_id(it->store)); /* failures_settle has seen them */
+    if (!same || !found->ours) moves_unsure(&to->moves, to->committed);
+    if (!same) found->len = 0;
     if (result == ST_UNIMPLEMENTED) {
         driver_end(it, result, "group", "%s/%d: %s", to->topic, to->number, why.reason);
         return false;
@@ -317,6 +322,7 @@ void partitions_rewind(consumer *it, partition *of) {
                      "%s/%d: records %lld to %lld were deleted before they were consumed",
                      of->topic, of->number, (long long)of->window.next, (long long)from - 1);
         list->elems[0].offset = from;
+        moves_unsure(&of->moves, from);
         rd_kafka_error_t *error = rd_kafka_seek_partitions(it->rk, list, ASK_MS);
         if (error) {
             driver_end(it, ST_UNAVAILABLE, "kafka",

@@ -5,8 +5,6 @@
 
 static const char ALPHABET[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-enum { HEAD_CHARS = 11 }; /* "1.", eight digits, "." */
-
 /* ---- varints ------------------------------------------------------------------------------- */
 
 size_t progress_varint_size(uint64_t value) {
@@ -88,14 +86,19 @@ static size_t put_base64(char *out, const uint8_t *data, size_t len) {
     return size;
 }
 
-size_t progress_end(progress_writer *it, uint32_t crc, char text[PROGRESS_TEXT_MAX + 1]) {
+size_t progress_end(progress_writer *it, uint32_t crc, const moves *moved,
+                    char text[PROGRESS_TEXT_MAX + 1]) {
+    uint8_t encoded[MOVES_BYTES_MAX];
     if (it->state != PROGRESS_NOT_BEGUN) put_run(it);
     it->length = 0;
     assert(!it->full);
-    text[0] = '\0';
-    if (it->len == 0) return 0;
     size_t size = (size_t)snprintf(text, PROGRESS_TEXT_MAX + 1, "1.%08x.", crc);
     size += put_base64(text + size, it->encoded, it->len);
+    const size_t len = moves_encode(moved, encoded);
+    if (len > 0) {
+        text[size++] = '.';
+        size += put_base64(text + size, encoded, len);
+    }
     text[size] = '\0';
     return size;
 }
@@ -117,7 +120,7 @@ static bool take_crc(const uint8_t *text, uint32_t *crc) {
     return true;
 }
 
-static bool take_base64(bytes text, progress *out) {
+static bool take_base64(bytes text, uint8_t *out, size_t room, size_t *len) {
     uint32_t bits = 0;
     unsigned have = 0;
     for (size_t i = 0; i < text.len; i++) {
@@ -127,8 +130,8 @@ static bool take_base64(bytes text, progress *out) {
         have += 6;
         if (have < 8) continue;
         have -= 8;
-        if (out->len == sizeof out->encoded) return false;
-        out->encoded[out->len++] = (uint8_t)(bits >> have);
+        if (*len == room) return false;
+        out[(*len)++] = (uint8_t)(bits >> have);
     }
     return have < 6 && (bits & ((1U << have) - 1)) == 0;
 }
@@ -144,19 +147,36 @@ static bool runs_are_sound(const progress *it) {
     return true;
 }
 
+/* Behind the head. */
+static bool take_parts(bytes text, progress *out) {
+    uint8_t moved[MOVES_BYTES_MAX];
+    size_t moved_len = 0;
+    const uint8_t *point = text.len ? memchr(text.data, '.', text.len) : NULL;
+    const bytes runs = bytes_of(text.data, point ? (size_t)(point - text.data) : text.len);
+    if (!take_base64(runs, out->encoded, sizeof out->encoded, &out->len)) return false;
+    const size_t used = runs.len + (point ? 1 : 0);
+    return take_base64(bytes_of(text.data + used, text.len - used), moved, sizeof moved,
+                       &moved_len) &&
+           (moved_len > 0) == (point != NULL) &&
+           moves_decode(&out->moves, bytes_of(moved, moved_len)) && runs_are_sound(out);
+}
+
 outcome progress_parse(bytes text, progress *out, failure *why) {
+    enum { HEAD = PROGRESS_HEAD_CHARS };
+    out->ours = false;
     out->len = 0;
     out->crc = 0;
+    out->moves = (moves){0};
     if (text.len == 0) return ST_OK;
     if (text.len > 1 && text.data[1] == '.' && text.data[0] > '1' && text.data[0] <= '9')
         return fail(why, ST_UNIMPLEMENTED, "metadata",
                     "the group's progress was written by a later version of this library");
-    if (text.len >= HEAD_CHARS && memcmp(text.data, "1.", 2) == 0 && text.data[10] == '.' &&
-        take_crc(text.data + 2, &out->crc) &&
-        take_base64(bytes_of(text.data + HEAD_CHARS, text.len - HEAD_CHARS), out) &&
-        runs_are_sound(out))
-        return ST_OK;
+    out->ours = text.len >= HEAD && memcmp(text.data, "1.", 2) == 0 && text.data[10] == '.' &&
+                take_crc(text.data + 2, &out->crc) &&
+                take_parts(bytes_of(text.data + HEAD, text.len - HEAD), out);
+    if (out->ours) return ST_OK;
     out->len = 0;
+    out->moves = (moves){0};
     return fail(why, ST_INVALID, "metadata",
                 "is not this library's: another program commits to the group");
 }

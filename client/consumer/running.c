@@ -2,7 +2,7 @@
  * The life of an event, in the driver's thread:
  *
  *   QUEUED -> (BLOCKED) -> RUNNING -> done:  RECORDING -> RUNNING with the next effect ... -> end
- *                                  -> not:   STORING, BACKOFF, HELD, FAILING: see failures.c
+ *                                  -> not:   STORING, MOVING, BACKOFF, HELD, FAILING: failures.c
  *
  * Nothing of an event, nor of its key, begins before the effect that was done before is durable:
  * committed, or on the disk when the event came from the store of failed events.

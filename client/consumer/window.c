@@ -159,10 +159,11 @@ int64_t window_offset(const window *it) {
     return it->first < it->end ? window_at(it, it->first)->offset : it->next;
 }
 
-size_t window_text(const window *it, uint32_t crc, char text[PROGRESS_TEXT_MAX + 1]) {
+size_t window_text(const window *it, uint32_t crc, const moves *moved,
+                   char text[PROGRESS_TEXT_MAX + 1]) {
     progress_writer to;
     progress_begin(&to);
     for (uint64_t number = it->first; number < it->end; number++)
         progress_add(&to, window_at(it, number)->state, span_of(it, number));
-    return progress_end(&to, crc, text);
+    return progress_end(&to, crc, moved, text);
 }

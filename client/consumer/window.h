@@ -53,6 +53,7 @@ void window_set(window *it, uint64_t number, uint32_t state);
 /* The first offset that is not done. */
 int64_t window_offset(const window *it);
 /* The text for it. */
-size_t window_text(const window *it, uint32_t crc, char text[PROGRESS_TEXT_MAX + 1]);
+size_t window_text(const window *it, uint32_t crc, const moves *moved,
+                   char text[PROGRESS_TEXT_MAX + 1]);
 
 #endif

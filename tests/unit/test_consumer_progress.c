@@ -11,6 +11,7 @@
 enum { CRC = 0x1a2b3c4d };
 
 static char text[PROGRESS_TEXT_MAX + 1];
+static const moves NO_MOVES;
 
 static outcome parse(const char *given, progress *out, failure *why) {
     return progress_parse(bytes_of_string(given), out, why);
@@ -27,7 +28,7 @@ static void test_known_text(void **state) {
     progress_add(&to, PROGRESS_DONE, 200);
     progress_add(&to, PROGRESS_DONE, 100);
     progress_add(&to, PROGRESS_NOT_BEGUN, 5);
-    const size_t len = progress_end(&to, CRC, text);
+    const size_t len = progress_end(&to, CRC, &NO_MOVES, text);
     assert_int_equal(len, strlen(text));
     assert_string_equal(text, "1.1a2b3c4d.BQEBrAI"); /* what other versions have to read */
     assert_int_equal(parse(text, &found, NULL), ST_OK);
@@ -39,16 +40,83 @@ static void test_known_text(void **state) {
     assert_int_equal(progress_state(&found, UINT64_MAX), PROGRESS_NOT_BEGUN);
 }
 
-static void test_nothing_is_no_text(void **state) {
+static void test_nothing_is_ours_all_the_same(void **state) {
     (void)state;
     progress_writer to;
     progress found;
     progress_begin(&to);
     progress_add(&to, PROGRESS_NOT_BEGUN, 700);
-    assert_int_equal(progress_end(&to, CRC, text), 0);
+    progress_end(&to, CRC, &NO_MOVES, text);
+    assert_string_equal(text, "1.1a2b3c4d.");
+    assert_int_equal(parse(text, &found, NULL), ST_OK);
+    assert_true(found.ours);
+    assert_int_equal(progress_state(&found, 0), PROGRESS_NOT_BEGUN);
     assert_int_equal(parse("", &found, NULL), ST_OK);
+    assert_false(found.ours);
     assert_int_equal(progress_state(&found, 0), PROGRESS_NOT_BEGUN);
 }
+
+/* ---- moves ----------------------------------------------------------------------------------- */
+
+enum { OURS = 7, THEIRS = 9 };
+
+static void test_moves_come_with_the_text(void **state) {
+    (void)state;
+    moves moved = {0};
+    progress_writer to;
+    progress found;
+    assert_true(moves_add(&moved, 300, OURS) && moves_add(&moved, 5, THEIRS));
+    moves_unsure(&moved, 4);
+    progress_begin(&to);
+    progress_add(&to, PROGRESS_PARTLY + 3, 1);
+    progress_end(&to, CRC, &moved, text);
+    assert_string_equal(text, "1.1a2b3c4d.BQE.BKwCBwAAAAAAAAAFCQAAAAAAAAA");
+    assert_int_equal(parse(text, &found, NULL), ST_OK);
+    assert_int_equal(progress_state(&found, 0), PROGRESS_PARTLY + 3);
+    assert_int_equal(found.moves.unsure_below, 4);
+    assert_true(moves_has(&found.moves, 300, OURS) && moves_has(&found.moves, 5, THEIRS));
+    assert_false(moves_has(&found.moves, 300, THEIRS) || moves_has(&found.moves, 4, THEIRS));
+}
+
+static void test_the_longest_text_has_room_for_all_moves(void **state) {
+    (void)state;
+    moves moved = {.unsure_below = INT64_MAX};
+    progress_writer to;
+    progress found;
+    for (int i = 0; i < MOVES_MAX; i++)
+        assert_true(moves_add(&moved, INT64_MAX - i, OURS));
+    progress_begin(&to);
+    for (unsigned i = 0; to.len + 4 <= sizeof to.encoded; i++)
+        progress_add(&to, PROGRESS_PARTLY + i % 2, 1);
+    assert_true(progress_end(&to, CRC, &moved, text) <= PROGRESS_TEXT_MAX);
+    assert_int_equal(parse(text, &found, NULL), ST_OK);
+    assert_int_equal(found.moves.count, MOVES_MAX);
+}
+
+/* What another store has not claimed goes for what is new, and leaves a doubt; of our own, nothing.
+ */
+static void test_moves_are_bounded(void **state) {
+    (void)state;
+    moves it = {0};
+    assert_true(moves_add(&it, 1000, THEIRS));
+    for (int i = 0; i < MOVES_MAX; i++)
+        assert_true(moves_add(&it, i, OURS));
+    assert_int_equal(it.unsure_below, 1001);
+    assert_false(moves_has(&it, 1000, THEIRS));
+    assert_false(moves_add(&it, 2000, OURS));
+    assert_true(moves_add(&it, 2000, THEIRS)); /* only a test: nobody adds for others */
+    assert_false(moves_has(&it, 0, OURS));
+    assert_false(moves_drop_known(&it));
+    moves_known(&it, 7, OURS);
+    moves_known(&it, 2000, OURS);
+    assert_true(moves_drop_known(&it));
+    assert_int_equal(it.count, MOVES_MAX - 1);
+    assert_true(moves_has(&it, 2000, THEIRS));
+    moves_drop_store(&it, OURS);
+    assert_int_equal(it.count, 1);
+}
+
+/* ---- random texts ---------------------------------------------------------------------------- */
 
 static void test_random_texts_come_back(void **state) {
     (void)state;
@@ -62,7 +130,7 @@ static void test_random_texts_come_back(void **state) {
             states[i] = rand() % 3 ? (uint32_t)rand() % 2 : (uint32_t)rand() % 20000;
             progress_add(&to, states[i], 1);
         }
-        progress_end(&to, seed, text);
+        progress_end(&to, seed, &NO_MOVES, text);
         assert_int_equal(parse(text, &found, NULL), ST_OK);
         for (size_t i = 0; i < 600; i++)
             assert_int_equal(progress_state(&found, i), states[i]);
@@ -83,6 +151,9 @@ static void test_foreign_texts_are_refused(void **state) {
                                       "1.1a2b3c4d.B",       /* no whole byte */
                                       "1.1a2b3c4d.BQE=",    /* no padding in ours */
                                       "1.1a2b3c4d.BQGAgIA", /* a varint without an end */
+                                      "1.1a2b3c4d.BQE.",    /* moves, but none */
+                                      "1.1a2b3c4d.BQE.BAU", /* half a move */
+                                      "1.1a2b3c4d.BQE.BA.BA",
                                       "0.1a2b3c4d.BQE"};
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
         progress found;
@@ -114,7 +185,7 @@ static void test_offset_is_the_first_not_done(void **state) {
     window_set(&it, b, PROGRESS_DONE);
     window_set(&it, a, PROGRESS_PARTLY + 5);
     assert_int_equal(window_offset(&it), 101);
-    window_text(&it, CRC, text);
+    window_text(&it, CRC, &NO_MOVES, text);
     assert_int_equal(parse(text, &found, NULL), ST_OK);
     assert_int_equal(progress_state(&found, 0), PROGRESS_PARTLY + 5);
     assert_int_equal(progress_state(&found, 1), PROGRESS_DONE);
@@ -158,7 +229,7 @@ static void run_randomly(unsigned seed, uint32_t effects_max, bool groups) {
             bool done = next >= PROGRESS_PARTLY + one->effects || rand() % 3 == 0;
             window_set(&it, number, done ? PROGRESS_DONE : next);
         }
-        if (step % 16 == 0) window_text(&it, CRC, text); /* asserts that it fits */
+        if (step % 16 == 0) window_text(&it, CRC, &NO_MOVES, text); /* asserts that it fits */
     }
     if (groups) assert_true(refused > 0);
     window_free(&it);
@@ -185,7 +256,7 @@ static void test_waiting_parts_take_no_room(void **state) {
     assert_int_equal(it.counted, 700);
     for (uint64_t number = 50000; number < 50700; number++)
         window_set(&it, number, PROGRESS_PARTLY + 7);
-    assert_true(window_text(&it, CRC, text) <= PROGRESS_TEXT_MAX);
+    assert_true(window_text(&it, CRC, &NO_MOVES, text) <= PROGRESS_TEXT_MAX);
     window_free(&it);
 }
 
@@ -205,7 +276,10 @@ static void test_found_states_stay(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_text),
-        cmocka_unit_test(test_nothing_is_no_text),
+        cmocka_unit_test(test_nothing_is_ours_all_the_same),
+        cmocka_unit_test(test_moves_come_with_the_text),
+        cmocka_unit_test(test_the_longest_text_has_room_for_all_moves),
+        cmocka_unit_test(test_moves_are_bounded),
         cmocka_unit_test(test_random_texts_come_back),
         cmocka_unit_test(test_foreign_texts_are_refused),
         cmocka_unit_test(test_offset_is_the_first_not_done),
